@@ -1,0 +1,81 @@
+"""Arrays and records shared by every layer.
+
+S, A states and actions; k sweep or improvement; V (S,) values; Q (S,A) action values; pi (S,A) policy.
+"""
+
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+import numpy.typing as npt
+
+F: TypeAlias = npt.NDArray[np.float64]
+I: TypeAlias = npt.NDArray[np.int64]  # noqa: E741
+B: TypeAlias = npt.NDArray[np.bool_]
+Matrix: TypeAlias = Any  # (m, n) NumPy array or scipy.sparse.csr_array
+
+
+class Names(NamedTuple):
+    """Labels of states and actions; an empty tuple where there are none."""
+
+    states: tuple[str, ...] = ()  # S labels
+    actions: tuple[str, ...] = ()  # A labels
+
+
+class Sweep(NamedTuple):
+    """One pass of a sweep method over all states."""
+
+    k: int  # sweeps done
+    V: F  # (S,) values after the sweep
+    residual: float  # max |change| that the bound is computed from
+    bound: float  # certified max |V - V_star| (or V_pi); inf where nothing is certified
+
+
+class Improvement(NamedTuple):
+    """One round of policy iteration: evaluate, then improve."""
+
+    k: int  # rounds done
+    V: F  # (S,) values of the policy that was evaluated
+    residual: float  # max |T V - V|
+    bound: float  # certified max |V - V_star|
+    pi: F  # (S,A) the improved policy
+    changed: int  # states whose action changed; 0 ends the iteration
+
+
+class Stage(NamedTuple):
+    """One stage of backward induction."""
+
+    k: int  # steps to go
+    V: F  # (S,) optimal value of the next k steps
+    pi: F  # (S,A) optimal first decision with k steps to go
+    bound: float  # certified max |V - exact V|, rounding included
+
+
+class RelativeSweep(NamedTuple):
+    """One pass of relative value iteration for the average reward."""
+
+    k: int  # sweeps done
+    h: F  # (S,) relative values, h[0] = 0
+    gain: float  # middle of the certified interval for the optimal gain
+    bound: float  # certified max |gain - gain_star(s)| over all states
+
+
+class LinearProgram(NamedTuple):
+    """The optimum of the Bellman linear program."""
+
+    V: F  # (S,) primal values
+    occupancy: F  # (S,A) dual: expected discounted visits from mu
+    bound: float  # certified max |V - V_star|
+
+
+class Solution(NamedTuple):
+    """What a solver answers, and how far it can be from the truth."""
+
+    V: F  # (S,)
+    Q: F  # (S,A) r + gamma P V; 0 for illegal actions
+    pi: F  # (S,A) deterministic, greedy in Q
+    bound: float  # certified max |V - V_star|, rounding included; inf where there is no certificate
+    policy_loss_bound: float  # certified max (V_star - V_pi)
+    iterations: int
+    converged: bool  # bound <= tol
+    status: str  # "certified", "rounding floor", "iteration limit" or "not certifiable"
+    method: str
