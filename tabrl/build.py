@@ -10,14 +10,22 @@ from tabrl.errors import ModelError, ShapeError
 from tabrl.types import F, I, Names
 
 
-def merge(transitions: Iterable[tuple[Any, Any, Any, float, float]], gamma: float, *, sparse: bool = False, **keywords: Any) -> dict[str, Any]:
+def merge(
+    transitions: Iterable[tuple[Any, Any, Any, float, float]],
+    gamma: float,
+    *,
+    sparse: bool = False,
+    **keywords: Any,
+) -> dict[str, Any]:
     """Turn a list of (s, a, s_next, probability, reward) into the arguments of `MDP`."""
     table = list(transitions)
     if not table:
         raise ModelError("transitions is empty; at least one (s, a, s_next, probability, reward) is expected")
     for i, row in enumerate(table):
         if len(row) != 5:
-            raise ShapeError(f"transitions[{i}] has {len(row)} entries; (s, a, s_next, probability, reward) is expected")
+            raise ShapeError(
+                f"transitions[{i}] has {len(row)} entries; (s, a, s_next, probability, reward) is expected"
+            )
     ends = keywords.pop("terminal", None)
     if isinstance(ends, np.ndarray) and ends.dtype == np.bool_:
         ends = list(np.flatnonzero(ends))
@@ -65,7 +73,9 @@ def add_up(row: I, col: I, p: F, x: F, shape: tuple[int, int]) -> tuple[Any, Any
     bad = ~np.isfinite(p) | ~np.isfinite(x) | (p < 0)
     if bad.any():
         i = int(np.argmax(bad))
-        raise ModelError(f"transitions[{i}] has probability {p[i]} and reward {x[i]}; finite numbers, probability >= 0, are expected")
+        raise ModelError(
+            f"transitions[{i}] has probability {p[i]} and reward {x[i]}; finite numbers, probability >= 0, are expected"
+        )
     P = sp.coo_array((p, (row, col)), shape=shape).tocsr()
     total = sp.coo_array((p * x, (row, col)), shape=shape).tocsr()
     P.sort_indices()
@@ -91,7 +101,12 @@ def gym_tables(env: Any) -> dict[str, Any]:
     s, a, s_next, p, x, over = (
         np.array(c)
         for c in zip(
-            *((s, a, int(n), float(p), float(x), bool(d)) for s in range(S) for a in range(A) for p, n, x, d in table[s][a]),
+            *(
+                (s, a, int(n), float(p), float(x), bool(d))
+                for s in range(S)
+                for a in range(A)
+                for p, n, x, d in table[s][a]
+            ),
             strict=True,
         )
     )
@@ -111,7 +126,12 @@ def gym_tables(env: Any) -> dict[str, Any]:
     mu = getattr(env.unwrapped, "initial_state_distrib", None)
     if mu is not None:
         mu = np.append(np.asarray(mu, np.float64), np.zeros(S - len(mu)))
-    return {"P": P.toarray().reshape(S, A, S), "R": R.toarray().reshape(S, A, S), "mu": mu, "terminal": terminal}
+    return {
+        "P": P.toarray().reshape(S, A, S),
+        "R": R.toarray().reshape(S, A, S),
+        "mu": mu,
+        "terminal": terminal,
+    }
 
 
 def from_action_major(P: Any, R: Any) -> tuple[Any, Any]:

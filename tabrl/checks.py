@@ -81,9 +81,7 @@ def policy(pi: Any, S: int, A: int, legal: B | None = None, name: str = "pi") ->
     total = y.sum(1)
     if (abs(total - 1) > SUM_TOLERANCE).any():
         s = int(np.argmax(abs(total - 1) > SUM_TOLERANCE))
-        raise ModelError(
-            f"{name}[s={s}] sums to {total[s]:.12g}; every row must be a distribution over actions"
-        )
+        raise ModelError(f"{name}[s={s}] sums to {total[s]:.12g}; every row must be a distribution over actions")
     if legal is not None and (y[~legal] > 0).any():
         s, a = np.argwhere((y > 0) & ~legal)[0]
         raise ModelError(f"{name}[s={s}, a={a}] is {y[s, a]}; the action is illegal there, 0 is expected")

@@ -58,13 +58,19 @@ def load(path: str | Path) -> dict[str, Any]:
     missing = {"gamma", "mu", "terminal", "legal", "format"} - set(shapes)
     if missing or set(shapes) - known:
         odd = ", ".join(sorted(missing or set(shapes) - known))
-        raise ModelError(f"file[{str(path)!r}] {'lacks' if missing else 'has unknown'} {odd}; a file written by MDP.save is expected")
+        raise ModelError(
+            f"file[{str(path)!r}] {'lacks' if missing else 'has unknown'} {odd}; a file written by MDP.save is expected"
+        )
     with np.load(path, allow_pickle=False) as file:
         if int(file["format"]) != FORMAT:
-            raise ModelError(f"file[{str(path)!r}] has format {int(file['format'])}; {FORMAT} is expected; update tabrl")
+            raise ModelError(
+                f"file[{str(path)!r}] has format {int(file['format'])}; {FORMAT} is expected; update tabrl"
+            )
         out: dict[str, Any] = {"gamma": float(file["gamma"])}
         out |= {name: file[name] for name in ("mu", "terminal", "legal")}
-        out["names"] = Names(*(tuple(map(str, file[k])) if k in shapes else () for k in ("state_names", "action_names")))
+        out["names"] = Names(
+            *(tuple(map(str, file[k])) if k in shapes else () for k in ("state_names", "action_names"))
+        )
         for name in ("P", "R"):
             out[name] = file[name] if name in shapes else csr(file, shapes, name, path)
     return out
@@ -81,7 +87,11 @@ def headers(path: str | Path) -> dict[str, tuple[int, ...]]:
                 name = info.filename.removesuffix(".npy")
                 with archive.open(info) as stream:
                     version = np.lib.format.read_magic(stream)
-                    read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
+                    read = (
+                        np.lib.format.read_array_header_1_0
+                        if version == (1, 0)
+                        else np.lib.format.read_array_header_2_0
+                    )
                     shape, _, dtype = read(stream)
                     start = stream.tell()
                 if dtype.hasobject:
@@ -92,7 +102,9 @@ def headers(path: str | Path) -> dict[str, tuple[int, ...]]:
     except (zipfile.BadZipFile, EOFError, ValueError) as error:
         if isinstance(error, ModelError):
             raise
-        raise ModelError(f"file[{str(path)!r}] is not readable ({error}); a file written by MDP.save is expected") from None
+        raise ModelError(
+            f"file[{str(path)!r}] is not readable ({error}); a file written by MDP.save is expected"
+        ) from None
     return shapes
 
 

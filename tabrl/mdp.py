@@ -13,8 +13,8 @@ from typing import Any, Self
 import numpy as np
 import scipy.sparse as sp
 
-from tabrl import checks, model_checks
-from tabrl.errors import ShapeError
+from tabrl import checks, model_checks, rounding
+from tabrl.errors import ModelError, ShapeError
 from tabrl.types import B, F, Matrix, Names
 
 
@@ -46,10 +46,10 @@ class MDP:
     P: Matrix
     R: Matrix
     gamma: float
-    mu: F = field(kw_only=True, default=None)  # type: ignore[assignment]
-    terminal: B = field(kw_only=True, default=None)  # type: ignore[assignment]
-    legal: B = field(kw_only=True, default=None)  # type: ignore[assignment]
-    names: Names = field(kw_only=True, default=None)  # type: ignore[assignment]
+    mu: F = field(kw_only=True, default=None)  # type: ignore[arg-type]
+    terminal: B = field(kw_only=True, default=None)  # type: ignore[arg-type]
+    legal: B = field(kw_only=True, default=None)  # type: ignore[arg-type]
+    names: Names = field(kw_only=True, default=Names())
 
     def __post_init__(self) -> None:
         P, tol = model_checks.transitions(self.P)
@@ -61,7 +61,7 @@ class MDP:
         stuck = ~legal.any(1) & ~terminal
         if stuck.any():
             s = int(np.argmax(stuck))
-            raise model_checks.ModelError(
+            raise ModelError(
                 f"legal[s={s}] is all False; every non-terminal state needs a legal action; "
                 "mark the state as terminal if it ends the episode"
             )
@@ -120,6 +120,21 @@ class MDP:
         r: F = np.asarray(self.weighted(1).sum(axis=1)).reshape(self.S, self.A)
         return frozen(r)  # type: ignore[no-any-return]
 
+    @cached_property
+    def R_max(self) -> float:
+        """Largest |R|."""
+        return float(abs(self.R.data if sp.issparse(self.R) else self.R).max(initial=0.0))
+
+    @cached_property
+    def longest_row(self) -> int:
+        """Largest number of possible next states of a state and action."""
+        return rounding.longest_row(self.rows)
+
+    @cached_property
+    def row_error(self) -> float:
+        """Upper bound on how far the exact sum of a stored row is from 1."""
+        return rounding.row_error(self.rows)
+
     def weighted(self, k: int) -> Matrix:
         """Return the (S·A,S) matrix of P(s'|s,a) R(s,a,s')**k, zero on terminal and illegal rows."""
         if k == 0:
@@ -132,7 +147,9 @@ class MDP:
         return sp.csr_array(sp.diags_array(scale) @ self.rows) if self.is_sparse else self.rows * scale[:, None]
 
     @classmethod
-    def from_transitions(cls, transitions: Iterable[tuple[Any, Any, Any, float, float]], gamma: float, **keywords: Any) -> Self:
+    def from_transitions(
+        cls, transitions: Iterable[tuple[Any, Any, Any, float, float]], gamma: float, **keywords: Any
+    ) -> Self:
         """Build a model from (s, a, s_next, probability, reward) tuples.
 
         States and actions are integers from 0, or any hashable labels, numbered as they appear and
@@ -225,7 +242,7 @@ def labels(names: Any, S: int, A: int) -> Names:
             raise ShapeError(f"names.{what} has {len(text)} labels; {n} (or none) are expected")
         if len(set(text)) < len(text):
             twice = next(t for i, t in enumerate(text) if t in text[:i])
-            raise model_checks.ModelError(f"names.{what} has {twice!r} twice; labels must differ")
+            raise ModelError(f"names.{what} has {twice!r} twice; labels must differ")
         out.append(text)
     return Names(*out)
 

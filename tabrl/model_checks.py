@@ -102,8 +102,7 @@ def check_rows(P: Matrix, need: B, tol: float) -> None:
             else "MDP.normalised divides rows by their sums"
         )
         raise ModelError(
-            f"P[s={s}, a={a}] sums to {total[s, a]:.12g}; every row must be a distribution over next states; "
-            + cure
+            f"P[s={s}, a={a}] sums to {total[s, a]:.12g}; every row must be a distribution over next states; " + cure
         )
 
 
@@ -161,7 +160,7 @@ def rewards(R: Any, S: int, A: int, sparse: bool) -> Matrix:
 
 def paid(R: Matrix, P: Matrix, terminal: B, legal: B) -> Matrix:
     """Zero what is never paid (illegal actions, impossible transitions); refuse rewards of terminal states."""
-    S, A = legal.shape
+    A = legal.shape[1]
     if R.ndim == 2 and not sp.issparse(R):
         R[~legal] = 0.0
         loops = R[terminal]

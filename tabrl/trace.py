@@ -46,7 +46,7 @@ def every(records: Iterable[Record], n: int) -> Iterator[Record]:
     if n < 1:
         raise ValueError(f"n is {n}; keep every n-th record with n >= 1")
     k, record = 0, None
-    for k, record in enumerate(records, 1):  # noqa: B007
+    for k, record in enumerate(records, 1):
         if k % n == 0:
             yield record
     if k % n:

@@ -1,0 +1,215 @@
+"""The Bellman operators, and how far their fixed point can be from a given V.
+
+    (T V)(s) = max over a of r(s,a) + gamma * sum over s' of P(s'|s,a) V(s')
+
+V (S,) values; Q (S,A) action values; pi (S,A) policy; w (S,) a positive weight (see `slack`).
+This is the only place in the package where a backup is written for whole arrays.
+"""
+
+import math
+from typing import TypeAlias
+
+import numpy as np
+
+from tabrl.errors import ShapeError
+from tabrl.mdp import MDP
+from tabrl.rounding import UP, U, c
+from tabrl.types import B, F
+
+Weight: TypeAlias = F | None
+
+
+def q_from_v(mdp: MDP, V: F) -> F:
+    """Action values of one step followed by V.
+
+        Q(s,a) = r(s,a) + gamma * sum over s' of P(s'|s,a) V(s')
+
+    V: (S,). Returns (S,A); 0 for terminal states and illegal actions. Raises ShapeError.
+    Source: Sutton & Barto (2018), eq. 4.6; ledger E1.2.
+
+    >>> mdp = MDP([[[0.5, 0.5]], [[0, 1]]], [[1], [2]], 0.5)
+    >>> q_from_v(mdp, np.array([4.0, 8.0]))
+    array([[4.],
+           [6.]])
+    """
+    if V.shape != (mdp.S,):
+        raise ShapeError(f"V has shape {V.shape}; {(mdp.S,)} is expected")
+    return mdp.r + mdp.gamma * (mdp.rows @ V).reshape(mdp.S, mdp.A)  # type: ignore[no-any-return]
+
+
+def maximum(Q: F, legal: B | None = None) -> F:
+    """Largest legal action value of each state: Q (S,A) to (S,).
+
+    >>> maximum(np.array([[1.0, 3.0]]), np.array([[True, False]]))
+    array([1.])
+    """
+    return (Q if legal is None or legal.all() else np.where(legal, Q, -np.inf)).max(axis=1)  # type: ignore[no-any-return]
+
+
+def greedy(Q: F, legal: B | None = None) -> F:
+    """Policy that takes the first maximising legal action: Q (S,A) to one-hot (S,A).
+
+    >>> greedy(np.array([[1.0, 3.0], [2.0, 2.0]]))
+    array([[0., 1.],
+           [1., 0.]])
+    """
+    best = (Q if legal is None or legal.all() else np.where(legal, Q, -np.inf)).argmax(axis=1)
+    return one_hot(best, Q.shape[1])
+
+
+def one_hot(actions: np.ndarray[tuple[int], np.dtype[np.int64]], A: int) -> F:
+    """Deterministic policy (S,A) that takes actions[s] in state s.
+
+    >>> one_hot(np.array([1, 0]), 2)
+    array([[0., 1.],
+           [1., 0.]])
+    """
+    pi = np.zeros((len(actions), A))
+    pi[np.arange(len(actions)), actions] = 1.0
+    return pi
+
+
+def optimality(mdp: MDP, V: F) -> F:
+    """One optimality backup, (T V)(s) = max over legal a of Q(s,a). V: (S,), returns (S,).
+
+    gamma=0 gives the best immediate reward. Source: Sutton & Barto (2018), eq. 4.10; ledger E1.5.
+
+    >>> optimality(MDP([[[0, 1], [1, 0]], [[0, 1], [0, 1]]], [[0, 1], [2, 3]], 0.5), np.array([0.0, 4.0]))
+    array([2., 5.])
+    """
+    return maximum(q_from_v(mdp, V), mdp.legal)
+
+
+def expectation(mdp: MDP, pi: F, V: F) -> F:
+    """One policy backup, (T_pi V)(s) = sum over a of pi(a|s) Q(s,a). pi: (S,A), V: (S,), returns (S,).
+
+    Source: Sutton & Barto (2018), eq. 4.5; ledger E1.3.
+
+    >>> expectation(MDP([[[1.0], [1.0]]], [[0, 2]], 0.5), np.array([[0.5, 0.5]]), np.array([2.0]))
+    array([2.])
+    """
+    return (pi * q_from_v(mdp, V)).sum(axis=1)  # type: ignore[no-any-return]
+
+
+def rounding(mdp: MDP, scale: float, extra: int = 0) -> float:
+    """Bound on the error of a computed backup, for terms whose absolute values add up to `scale`.
+
+        (c(n + 3 + extra) (1 + e) + e) scale
+
+    n: longest row; e: how far row sums are from 1; scale: max|R| + gamma max|V| for T V. The mean reward,
+    the sum over next states, its product with gamma and the last addition take n + 3 roundings. The term
+    e scale makes the bound hold both for the stored rows read as exact numbers and for those rows divided
+    by their exact sums. Source: Higham (2002), section 3.1.
+
+    >>> rounding(MDP([[[0.0, 1.0]], [[1.0, 0.0]]], [1, 0], 0.5), 2.0) < 1e-14
+    True
+    """
+    n, e = mdp.longest_row, mdp.row_error
+    return ((c(n + 3 + extra) * (1 + e) + e) * scale + 4 * n * math.ulp(0.0)) * UP
+
+
+def slack(mdp: MDP, w: Weight = None, pi: F | None = None) -> float:
+    """Largest delta that surely satisfies w(s) - gamma * sum over s' of P(s'|s,a) w(s') >= delta.
+
+    Over all non-terminal states and legal actions, or over the actions of a policy pi (S,A); the rounding
+    of the check is subtracted. w=None is w = 1, where delta = 1 - gamma (1 + e). A positive delta makes T
+    a contraction in the maximum norm weighted by w, also at gamma = 1.
+    Source: Bertsekas & Tsitsiklis (1996), proposition 2.2.
+
+    >>> slack(MDP([[[1.0]]], [1], 0.75))
+    0.25
+    """
+    e_pi = 0.0 if pi is None else _policy_error(pi)
+    if w is None:
+        return 1 - mdp.gamma * (1 + mdp.row_error) * (1 + e_pi) - (4 * U if mdp.row_error + e_pi else 0.0)
+    Pw = mdp.gamma * (mdp.rows @ w).reshape(mdp.S, mdp.A)
+    w_max = float(abs(w).max(initial=0.0))
+    if pi is None:
+        gap = np.where(mdp.legal, w[:, None] - Pw, np.inf)[~mdp.terminal]
+    else:
+        gap = (w - (pi * Pw).sum(axis=1))[~mdp.terminal]
+    return float(gap.min(initial=np.inf) - rounding(mdp, w_max, mdp.A + 1) - (e_pi + 2 * U) * w_max)
+
+
+def error_bound(mdp: MDP, residual: float, V_max: float, w: Weight = None) -> float:
+    """Certified max |V - V_star| from a computed residual max |T V - V|, rounding included.
+
+        max|V - V_star| <= max(w) (residual + rounding) / delta
+
+    Holds for V, for T V, and for one Gauss-Seidel sweep with its largest change as the residual.
+    Returns inf when delta (see `slack`) is not positive or the residual is not finite.
+    Source: Puterman (1994), theorem 6.3.3, with the rounding term of `rounding`; ledger E1.5.
+
+    >>> error_bound(MDP([[[1.0]]], [1], 0.5), residual=0.25, V_max=2.0) >= 0.5
+    True
+    """
+    return _divide(residual + _noise(mdp, residual, V_max), slack(mdp, w), w)
+
+
+def floor(mdp: MDP, V_max: float, w: Weight = None) -> float:
+    """Smallest bound that `error_bound` can give for values up to V_max: that of residual 0."""
+    return error_bound(mdp, 0.0, V_max, w)
+
+
+def certified_bound(mdp: MDP, V: F, w: Weight = None) -> float:
+    """Certified max |V - V_star|: never below the true error, the stored floats read as exact numbers.
+
+    V: (S,). w: (S,) weight with positive `slack`, needed at gamma = 1 (there inf is returned without).
+    Source: Puterman (1994), theorem 6.3.3, with rounding; ledger E1.5.
+
+    >>> certified_bound(MDP([[[1.0]]], [1], 0.5), np.array([2.5])) >= 0.5
+    True
+    """
+    return error_bound(mdp, _largest(optimality(mdp, V) - V), _largest(V), w)
+
+
+def policy_bound(mdp: MDP, pi: F, V: F, w: Weight = None) -> float:
+    """Certified max |V - V_pi|, as `certified_bound` but for a policy pi (S,A). Ledger E1.3.
+
+    w: (S,) weight with positive `slack` under pi; needed at gamma = 1.
+
+    >>> policy_bound(MDP([[[1.0], [1.0]]], [[1, 3]], 0.5), np.array([[0.5, 0.5]]), np.array([4.0])) < 1e-13
+    True
+    """
+    residual = _largest(expectation(mdp, pi, V) - V)
+    e_pi = _policy_error(pi)
+    noise = _noise(mdp, residual, _largest(V), mdp.A + 1) + 2 * e_pi * (mdp.R_max + mdp.gamma * _largest(V))
+    return _divide(residual + noise, slack(mdp, w, pi), w)
+
+
+def loss_bound(mdp: MDP, V: F, w: Weight = None) -> float:
+    """Certified max (V_star - V_pi) of the policy greedy in `q_from_v(mdp, V)`, rounding included.
+
+        max(V_star - V_pi) <= max(w) (max(d, 0) + max(-d, 0) + 2 rounding) / delta,   d = T V - V
+
+    V_star is at most V + max(w) max(d, 0)/delta and V_pi at least V - max(w) max(-d, 0)/delta. For a V
+    that comes from a backup this is tighter than the textbook's 2 gamma max|V - V_star| / (1 - gamma).
+    Source: Bertsekas & Tsitsiklis (1996), proposition 2.2, applied from both sides; ledger E1.4.
+
+    >>> loss_bound(MDP([[[1.0]]], [1], 0.5), np.array([2.0])) < 1e-14
+    True
+    """
+    d = optimality(mdp, V) - V
+    spread = float(max(d.max(initial=0.0), 0.0) + max(-d.min(initial=0.0), 0.0))
+    return _divide(spread + 2 * _noise(mdp, spread, _largest(V)), slack(mdp, w), w)
+
+
+def _policy_error(pi: F) -> float:
+    """Upper bound on how far the exact sum of a row of pi is from 1."""
+    return float(abs(pi.sum(axis=1) - 1).max()) + c(pi.shape[1] + 1)
+
+
+def _largest(x: F) -> float:
+    return float(abs(x).max(initial=0.0))
+
+
+def _noise(mdp: MDP, residual: float, V_max: float, extra: int = 0) -> float:
+    """Rounding of the backup and of the subtraction that gave the residual."""
+    return 4 * U * residual + rounding(mdp, mdp.R_max + mdp.gamma * V_max, extra)
+
+
+def _divide(x: float, delta: float, w: Weight) -> float:
+    """max(w) x / delta rounded up; inf where that certifies nothing."""
+    if not (delta > 0 and math.isfinite(x)):
+        return math.inf
+    return x / delta * (1.0 if w is None else float(w.max(initial=0.0))) * UP
