@@ -131,50 +131,48 @@ def slack(mdp: MDP, w: Weight = None, pi: F | None = None) -> float:
     return float(gap.min(initial=np.inf) - rounding(mdp, w_max, mdp.A + 1) - (e_pi + 2 * U) * w_max)
 
 
-def error_bound(mdp: MDP, residual: float, V_max: float, w: Weight = None) -> float:
+def error_bound(mdp: MDP, residual: float, V_max: float, w: Weight = None, pi: F | None = None) -> float:
     """Certified max |V - V_star| from a computed residual max |T V - V|, rounding included.
 
         max|V - V_star| <= max(w) (residual + rounding) / delta
 
-    Holds for V, for T V, and for one Gauss-Seidel sweep with its largest change as the residual.
-    Returns inf when delta (see `slack`) is not positive or the residual is not finite.
+    With pi (S,A) the same for T_pi and V_pi. Holds for V, for T V, and for one Gauss-Seidel sweep with
+    its largest change as the residual; with a weight, V must be 0 on terminal states. Returns inf when
+    delta (see `slack`) is not positive or the residual is not finite.
     Source: Puterman (1994), theorem 6.3.3, with the rounding term of `rounding`; ledger E1.5.
 
     >>> error_bound(MDP([[[1.0]]], [1], 0.5), residual=0.25, V_max=2.0) >= 0.5
     True
     """
-    return _divide(residual + _noise(mdp, residual, V_max), slack(mdp, w), w)
-
-
-def floor(mdp: MDP, V_max: float, w: Weight = None) -> float:
-    """Smallest bound that `error_bound` can give for values up to V_max: that of residual 0."""
-    return error_bound(mdp, 0.0, V_max, w)
+    noise = _noise(mdp, residual, V_max)
+    if pi is not None:
+        noise = _noise(mdp, residual, V_max, mdp.A + 1) + 2 * _policy_error(pi) * (mdp.R_max + mdp.gamma * V_max)
+    return _divide(residual + noise, slack(mdp, w, pi), w)
 
 
 def certified_bound(mdp: MDP, V: F, w: Weight = None) -> float:
     """Certified max |V - V_star|: never below the true error, the stored floats read as exact numbers.
 
-    V: (S,). w: (S,) weight with positive `slack`, needed at gamma = 1 (there inf is returned without).
+    V: (S,). w: (S,) weight with positive `slack`, needed at gamma = 1 (there inf is returned without); with
+    a weight V must be 0 on terminal states, else inf is returned.
     Source: Puterman (1994), theorem 6.3.3, with rounding; ledger E1.5.
 
     >>> certified_bound(MDP([[[1.0]]], [1], 0.5), np.array([2.5])) >= 0.5
     True
     """
-    return error_bound(mdp, _largest(optimality(mdp, V) - V), _largest(V), w)
+    return error_bound(mdp, _largest(optimality(mdp, V) - V), _largest(V), w) if _grounded(mdp, V, w) else math.inf
 
 
 def policy_bound(mdp: MDP, pi: F, V: F, w: Weight = None) -> float:
     """Certified max |V - V_pi|, as `certified_bound` but for a policy pi (S,A). Ledger E1.3.
 
-    w: (S,) weight with positive `slack` under pi; needed at gamma = 1.
+    w: (S,) weight with positive `slack` under pi, as in `certified_bound`; needed at gamma = 1.
 
     >>> policy_bound(MDP([[[1.0], [1.0]]], [[1, 3]], 0.5), np.array([[0.5, 0.5]]), np.array([4.0])) < 1e-13
     True
     """
     residual = _largest(expectation(mdp, pi, V) - V)
-    e_pi = _policy_error(pi)
-    noise = _noise(mdp, residual, _largest(V), mdp.A + 1) + 2 * e_pi * (mdp.R_max + mdp.gamma * _largest(V))
-    return _divide(residual + noise, slack(mdp, w, pi), w)
+    return error_bound(mdp, residual, _largest(V), w, pi) if _grounded(mdp, V, w) else math.inf
 
 
 def loss_bound(mdp: MDP, V: F, w: Weight = None) -> float:
@@ -191,7 +189,13 @@ def loss_bound(mdp: MDP, V: F, w: Weight = None) -> float:
     """
     d = optimality(mdp, V) - V
     spread = float(max(d.max(initial=0.0), 0.0) + max(-d.min(initial=0.0), 0.0))
-    return _divide(spread + 2 * _noise(mdp, spread, _largest(V)), slack(mdp, w), w)
+    bound = _divide(spread + 2 * _noise(mdp, spread, _largest(V)), slack(mdp, w), w)
+    return bound if _grounded(mdp, V, w) else math.inf
+
+
+def _grounded(mdp: MDP, V: F, w: Weight) -> bool:
+    """Whether V fits a weight, which is 0 on terminal states: so must V be, as its error there has no weight."""
+    return w is None or not V[mdp.terminal].any()
 
 
 def _policy_error(pi: F) -> float:

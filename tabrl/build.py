@@ -6,8 +6,10 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
+from tabrl import checks
 from tabrl.errors import ModelError, ShapeError
-from tabrl.types import F, I, Names
+from tabrl.model_checks import unique
+from tabrl.types import B, F, I, Names
 
 
 def merge(
@@ -19,6 +21,34 @@ def merge(
 ) -> dict[str, Any]:
     """Turn a list of (s, a, s_next, probability, reward) into the arguments of `MDP`."""
     table = list(transitions)
+    check_table(table)
+    ends = keywords.pop("terminal", None)
+    ends = [] if ends is None else list(ends)
+    masked = bool(ends) and all(isinstance(e, bool | np.bool_) for e in ends)  # else numbers or labels
+    used = [x for row in table for x in (row[0], row[2])]
+    states = number(used if masked else used + numbered_or_used(ends, used), "s")
+    actions = number([row[1] for row in table], "a")
+    s, s_next = (np.array([states[row[i]] for row in table]) for i in (0, 2))
+    a = np.array([actions[row[1]] for row in table])
+    p, x = checks.real([row[3] for row in table], "probability"), checks.real([row[4] for row in table], "reward")
+    S, A = max(states.values()) + 1, max(actions.values()) + 1
+    terminal = checks.mask(ends, "terminal", (S,)) if masked else np.zeros(S, np.bool_)
+    if not masked:
+        terminal[[states[e] for e in ends]] = True
+    if isinstance(keywords.get("mu"), Mapping):
+        keywords["mu"] = spread(keywords["mu"], states, S)
+    if not all(isinstance(k, int | np.integer) for k in (*states, *actions)):
+        keywords.setdefault("names", Names(tuple(map(str, states)), tuple(map(str, actions))))
+    P, R = add_up(s * A + a, s_next, p, x, (S * A, S))
+    legal = (P.sum(axis=1) > 0).reshape(S, A) if (p >= 0).all() else np.ones((S, A), np.bool_)
+    check_lost(~legal.any(1) & ~terminal, states)
+    if not sparse:
+        P, R = P.toarray().reshape(S, A, S), R.toarray().reshape(S, A, S)
+    return {"P": P, "R": R, "gamma": gamma, "terminal": terminal, "legal": legal, **keywords}
+
+
+def check_table(table: list[Any]) -> None:
+    """Refuse an empty list, and rows that are not five entries."""
     if not table:
         raise ModelError("transitions is empty; at least one (s, a, s_next, probability, reward) is expected")
     for i, row in enumerate(table):
@@ -26,36 +56,32 @@ def merge(
             raise ShapeError(
                 f"transitions[{i}] has {len(row)} entries; (s, a, s_next, probability, reward) is expected"
             )
-    ends = keywords.pop("terminal", None)
-    if isinstance(ends, np.ndarray) and ends.dtype == np.bool_:
-        ends = list(np.flatnonzero(ends))
-    ends = [] if ends is None else list(ends)
-    states = number([x for row in table for x in (row[0], row[2])] + ends, "s")
-    actions = number([row[1] for row in table], "a")
-    s, s_next = (np.array([states[row[i]] for row in table]) for i in (0, 2))
-    a = np.array([actions[row[1]] for row in table])
-    p, x = (np.array([row[i] for row in table], dtype=np.float64) for i in (3, 4))
-    S, A = max(states.values()) + 1, max(actions.values()) + 1
-    terminal = np.zeros(S, np.bool_)
-    terminal[[states[e] for e in ends]] = True
-    if isinstance(keywords.get("mu"), Mapping):
-        mu = np.zeros(S)
-        for label, weight in keywords["mu"].items():
-            if label not in states:
-                raise ModelError(f"mu[{label!r}] is {weight}; the label of a state is expected")
-            mu[states[label]] = weight
-        keywords["mu"] = mu
-    if not all(isinstance(k, int | np.integer) for k in (*states, *actions)):
-        keywords.setdefault("names", Names(tuple(map(str, states)), tuple(map(str, actions))))
-    P, R = add_up(s * A + a, s_next, p, x, (S * A, S))
-    legal = (P.sum(axis=1) > 0).reshape(S, A) if (p >= 0).all() else np.ones((S, A), np.bool_)
-    lost = ~legal.any(1) & ~terminal
+
+
+def numbered_or_used(ends: list[Any], used: list[Any]) -> list[Any]:
+    """Return the listed terminal states; a label that no transition uses is refused."""
+    for e in ends:
+        if not isinstance(e, int | np.integer) and e not in used:
+            raise ModelError(f"terminal[{e!r}] occurs in no transition; the label of a state is expected")
+    return ends
+
+
+def check_lost(lost: B, states: dict[Any, int]) -> None:
+    """Refuse states (S,) that have no transitions although they are not terminal."""
     if lost.any():
-        label = next(k for k, v in states.items() if v == int(np.argmax(lost)))
+        s = int(np.argmax(lost))
+        label = next((k for k, v in states.items() if v == s), s)
         raise ModelError(f"transitions[s={label!r}] is missing; a state without transitions must be listed in terminal")
-    if not sparse:
-        P, R = P.toarray().reshape(S, A, S), R.toarray().reshape(S, A, S)
-    return {"P": P, "R": R, "gamma": gamma, "terminal": terminal, "legal": legal, **keywords}
+
+
+def spread(weights: Mapping[Any, float], states: dict[Any, int], S: int) -> F:
+    """Turn {label: probability} into (S,)."""
+    mu = np.zeros(S)
+    for label, weight in weights.items():
+        if label not in states:
+            raise ModelError(f"mu[{label!r}] is {weight}; the label of a state is expected")
+        mu[states[label]] = weight
+    return mu
 
 
 def number(keys: list[Any], what: str) -> dict[Any, int]:
@@ -114,9 +140,7 @@ def gym_tables(env: Any) -> dict[str, Any]:
     s, a, s_next, p, x, over = (c[possible] for c in (s, a, s_next, p, x, over))
     terminal = np.zeros(S, np.bool_)
     terminal[s_next[over]] = True
-    both = np.zeros(S, np.bool_)
-    both[s_next[~over & ~terminal[s]]] = True
-    both &= terminal
+    both = passed_through(s, s_next, over, terminal)
     if both.any():  # an end that is also passed through: the ended entries go to a state of their own
         terminal = np.append(terminal & ~both, True)
         s_next = np.where(over & both[s_next], S, s_next)
@@ -134,6 +158,17 @@ def gym_tables(env: Any) -> dict[str, Any]:
     }
 
 
+def passed_through(s: I, s_next: I, over: B, terminal: B) -> B:
+    """Terminal states that are also entered without an end, from states that are left: (S,) mask."""
+    both = np.zeros_like(terminal)
+    while True:
+        onward = np.zeros_like(terminal)
+        onward[s_next[~over & ~(terminal & ~both)[s]]] = True
+        if not (onward & terminal & ~both).any():
+            return both
+        both |= onward & terminal
+
+
 def from_action_major(P: Any, R: Any) -> tuple[Any, Any]:
     """Turn (A,S,S) arrays, or lists of A sparse (S,S) matrices, into P and R as `MDP` takes them."""
     if not any(sp.issparse(p) for p in P):
@@ -149,14 +184,15 @@ def from_action_major(P: Any, R: Any) -> tuple[Any, Any]:
         if p.shape != (S, S):
             raise ShapeError(f"P[{a}] has shape {p.shape}; {(S, S)} is expected")
     if isinstance(R, list | tuple) and any(sp.issparse(x) for x in R):
-        R = interleave(R, S, A)
+        R = interleave(R, S, A, "R")
     elif np.ndim(R) == 3:
-        R = interleave([sp.csr_array(x) for x in np.asarray(R)], S, A)
-    return interleave(P, S, A), R
+        R = interleave([sp.csr_array(x) for x in np.asarray(R)], S, A, "R")
+    return interleave(P, S, A, "P"), R
 
 
-def interleave(matrices: Any, S: int, A: int) -> Any:
+def interleave(matrices: Any, S: int, A: int, name: str) -> Any:
     """Stack A sparse (S,S) matrices so that row s·A+a is row s of matrix a."""
-    stacked = sp.vstack([sp.csr_array(m) for m in matrices], format="csr")  # row a·S+s
+    checked = [unique(m if sp.issparse(m) else sp.csr_array(m), f"{name}[a={a}]") for a, m in enumerate(matrices)]
+    stacked = sp.vstack(checked, format="csr")  # row a·S+s
     order = (np.arange(A) * S + np.arange(S)[:, None]).ravel()
     return sp.csr_array(stacked[order])

@@ -14,6 +14,7 @@ from tabrl.errors import ModelError, NotConverged
 from tabrl.graph import recurrent_classes
 from tabrl.markov import class_distribution, limiting_matrix, solve, visited
 from tabrl.mdp import MDP
+from tabrl.rounding import U
 from tabrl.types import B, F, I, Matrix
 
 
@@ -86,15 +87,17 @@ def evaluate_with_weight(chain: Chain) -> tuple[F, F]:
         try:
             with np.errstate(all="ignore"):
                 x[keep] = solve(P, chain.gamma, b)
-        except (RuntimeError, np.linalg.LinAlgError) as error:
+        except NotConverged:
             raise NotConverged(
-                f"chain is singular to working precision ({error}); an end within reach is expected"
+                f"chain[s={listed(keep)}] is singular to working precision; fewer steps to the end are expected; "
+                "rounding hides whether it ends"
             ) from None
         w = x[keep, 1]
         if not (np.isfinite(x).all() and (w - chain.gamma * (P @ w) > 0.5).all() and (w > 0.5).all()):
             s = int(keep[np.argmax(np.nan_to_num(abs(w), nan=np.inf))])
             raise NotConverged(
-                f"chain[s={s}] takes about {x[s, 1]:.3g} steps to end; fewer are expected; rounding hides whether it ends"
+                f"chain[s={s}] takes about {x[s, 1]:.3g} steps to end, so rounding hides whether it ends; "
+                "fewer are expected"
             )
     return x[:, 0], x[:, 1]
 
@@ -127,7 +130,8 @@ def occupancy(chain: Chain, mu: F) -> F:
     counts its one visit. At gamma = 1 the chain must end with probability 1 from where mu starts.
     Source: Puterman (1994), section 6.9; Sutton et al. (2000), theorem 1. Ledger E1.3.
 
-    >>> occupancy(Chain(np.array([[0.0, 1.0], [0.0, 0.0]]), np.zeros(2), 0.5, np.array([False, True])), np.array([1.0, 0]))
+    >>> chain = Chain(np.array([[0.0, 1.0], [0.0, 0.0]]), np.zeros(2), 0.5, np.array([False, True]))
+    >>> occupancy(chain, np.array([1.0, 0]))
     array([1. , 0.5])
     """
     mu = checks.distribution(mu, "mu", len(chain.r))
@@ -138,7 +142,8 @@ def occupancy(chain: Chain, mu: F) -> F:
         stays = (recurrent_classes(P)[0] >= 0) & seen
         if stays.any():
             raise ModelError(
-                f"chain[s={listed(np.flatnonzero(stays))}] is visited infinitely often; at gamma = 1 the chain must end; use gamma < 1"
+                f"chain[s={listed(np.flatnonzero(stays))}] is visited infinitely often; "
+                "at gamma = 1 the chain must end; use gamma < 1"
             )
     keep = np.flatnonzero(seen)
     d = np.zeros(len(mu))
@@ -214,12 +219,15 @@ def return_moments(mdp: MDP, pi: F, k: int = 2) -> F:
     Needs R(s,a,s'): rewards that were merged (see `MDP.from_gym`) count as their mean. At gamma = 1 the
     policy must end. Source: Sobel (1982), theorem 1; ledger E1.1.
 
-    >>> coin = MDP([[[0.0, 0.5, 0.5]], [[0, 1, 0]], [[0, 0, 1]]], [[[0, 1, -1]], [[0] * 3], [[0] * 3]], 1.0, terminal=[0, 1, 1])
+    >>> P, R = np.zeros((3, 1, 3)), np.zeros((3, 1, 3))
+    >>> P[0, 0], R[0, 0] = [0, 0.5, 0.5], [0, 1, -1]
+    >>> coin = MDP(P, R, 1.0, terminal=[0, 1, 1])
     >>> return_moments(coin, np.ones((3, 1)))[:, 0]
     array([0., 1.])
     """
     if k < 1:
         raise ValueError(f"k is {k}; at least one moment is expected")
+    pi = checks.policy(pi, mdp.S, mdp.A, mdp.legal)
     chain = induce(mdp, pi)
     live = ~mdp.terminal
     moments = [live * 1.0, evaluate(chain)]
@@ -228,7 +236,7 @@ def return_moments(mdp: MDP, pi: F, k: int = 2) -> F:
         b = np.asarray(rewards[m - 1].sum(axis=1)).ravel().astype(np.float64)
         for j in range(1, m):
             b = b + math.comb(m, j) * chain.gamma ** (m - j) * (rewards[j - 1] @ moments[m - j])
-        moments.append(evaluate(chain._replace(r=b, gamma=1.0, P=chain.P * chain.gamma**m)))
+        moments.append(evaluate(chain._replace(r=b, gamma=chain.gamma**m)))
     return np.array(moments[1:])
 
 
@@ -249,6 +257,7 @@ def central_moments(mdp: MDP, pi: F) -> tuple[F, F]:
     C_3 = E[x**3 + 3 gamma**2 x C_2' + gamma**3 C_3'].
     Source: from Sobel (1982), theorem 1, centred; ledger E1.1.
     """
+    pi = checks.policy(pi, mdp.S, mdp.A, mdp.legal)
     chain = induce(mdp, pi)
     V = evaluate(chain)
     rows = mdp.csr
@@ -258,11 +267,11 @@ def central_moments(mdp: MDP, pi: F) -> tuple[F, F]:
     weight = pi.ravel()[row] * rows.data
 
     def mean(y: F) -> F:
-        return np.bincount(row // mdp.A, weights=weight * y, minlength=mdp.S)
+        return np.asarray(np.bincount(row // mdp.A, weight * y, mdp.S), dtype=np.float64)
 
     g = chain.gamma
-    C2 = evaluate(chain._replace(r=mean(x**2), P=chain.P * g**2, gamma=1.0))
-    C3 = evaluate(chain._replace(r=mean(x**3 + 3 * g**2 * x * C2[col]), P=chain.P * g**3, gamma=1.0))
+    C2 = evaluate(chain._replace(r=mean(x**2), gamma=g**2))
+    C3 = evaluate(chain._replace(r=mean(x**3 + 3 * g**2 * x * C2[col]), gamma=g**3))
     return C2, C3
 
 
@@ -276,13 +285,18 @@ def entries_of(mdp: MDP, row: I, col: I) -> F:
 
 
 def return_skewness(mdp: MDP, pi: F) -> F:
-    """Skewness of the return from each state, E[(G - V)**3] / Var**1.5; nan where the return is certain.
+    """Skewness of the return from each state, E[(G - V)**3] / Var**1.5.
 
-    Returns (S,). Source: Sobel (1982), theorem 1; ledger E1.1.
+    Returns (S,), nan where the return is certain: where the variance is what rounding alone can make it.
+    Source: Sobel (1982), theorem 1; ledger E1.1.
     """
     C2, C3 = central_moments(mdp, pi)
-    with np.errstate(divide="ignore", invalid="ignore"):
-        return np.where(C2 > 0, C3 / C2**1.5, np.nan)
+    chain = induce(mdp, pi)
+    V, w = evaluate_with_weight(chain)
+    noise = (16 + mdp.longest_row) * U * (mdp.R_max + 2 * abs(V).max(initial=0.0))  # of one R + gamma V' - V
+    random = np.greater(C2, w * noise**2)
+    skewness: F = np.divide(C3, C2**1.5, out=np.full(mdp.S, np.nan), where=random)
+    return skewness
 
 
 def gain_bias(chain: Chain) -> tuple[F, F]:

@@ -1,5 +1,6 @@
 """Checks at the door: each raises an error that names the argument, the place and the value."""
 
+import math
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,9 +16,14 @@ SUM_TOLERANCE_32 = 1e-5  # row sums of float32 input
 
 def real(x: Any, name: str, shape: tuple[int, ...] | None = None) -> F:
     """Copy `x` to float64; refuse what is not a finite real array of the given shape."""
-    y = np.asarray(x)
+    try:
+        y = np.asarray(x)
+    except ValueError:
+        raise ShapeError(f"{name} has rows of different lengths; a rectangular array is expected") from None
     if y.dtype.kind not in "biuf":
         raise ModelError(f"{name} has dtype {y.dtype}; a real array is expected")
+    if np.ma.is_masked(x):
+        raise ModelError(f"{name} is a masked array with hidden entries; a plain array is expected")
     if shape is not None and y.shape != shape:
         raise ShapeError(f"{name} has shape {y.shape}; {shape} is expected")
     y = np.array(y, dtype=np.float64)
@@ -43,11 +49,11 @@ def mask(x: Any, name: str, shape: tuple[int, ...]) -> B:
 def discount(gamma: Any) -> float:
     """Return gamma as a float in [0, 1]."""
     try:
-        value = float(gamma)
+        value = float(gamma) if not isinstance(gamma, str | bytes) else math.nan
     except (TypeError, ValueError):
         raise ModelError(f"gamma is {gamma!r}; a number in [0, 1] is expected") from None
     if not 0.0 <= value <= 1.0:
-        raise ModelError(f"gamma is {value}; a number in [0, 1] is expected")
+        raise ModelError(f"gamma is {gamma!r}; a number in [0, 1] is expected")
     return value
 
 

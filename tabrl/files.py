@@ -3,6 +3,7 @@
 import os
 import tempfile
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -61,6 +62,16 @@ def load(path: str | Path) -> dict[str, Any]:
         raise ModelError(
             f"file[{str(path)!r}] {'lacks' if missing else 'has unknown'} {odd}; a file written by MDP.save is expected"
         )
+    try:
+        return contents(path, shapes)
+    except (zipfile.BadZipFile, zlib.error, EOFError, TypeError, ValueError, IndexError) as error:
+        if isinstance(error, ModelError):
+            raise
+        raise ModelError(f"file[{str(path)!r}] is damaged ({error}); a file written by MDP.save is expected") from None
+
+
+def contents(path: str | Path, shapes: dict[str, tuple[int, ...]]) -> dict[str, Any]:
+    """Read the arrays, whose headers have been checked."""
     with np.load(path, allow_pickle=False) as file:
         if int(file["format"]) != FORMAT:
             raise ModelError(
@@ -73,7 +84,7 @@ def load(path: str | Path) -> dict[str, Any]:
         )
         for name in ("P", "R"):
             out[name] = file[name] if name in shapes else csr(file, shapes, name, path)
-    return out
+        return out
 
 
 def headers(path: str | Path) -> dict[str, tuple[int, ...]]:

@@ -3,30 +3,48 @@
 P (S,S) dense or CSR; rows sum to 1, or to less where the chain can end.
 """
 
+from collections.abc import Callable
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
+from tabrl.errors import NotConverged
 from tabrl.graph import recurrent_classes
 from tabrl.types import B, F, Matrix
 
 
 def solve(P: Matrix, scale: float, b: F) -> F:
-    """Solve (I - scale P) x = b directly, one step of refinement included. b: (S,) or (S,m)."""
-    if sp.issparse(P):
-        A = sp.csc_array(sp.eye_array(P.shape[0]) - scale * P)
-        solver = splu(A).solve
-    else:
-        import scipy.linalg
+    """Solve (I - scale P) x = b directly, one step of refinement included. b: (S,) or (S,m).
 
-        A = np.eye(len(P)) - scale * P
-        factors = scipy.linalg.lu_factor(A, check_finite=False)
+    w = (I - scale P)^-1 1 is at least 1 where the inverse is a sum of powers of P; NotConverged is raised
+    when the computed w is not such a certificate: the chain ends so rarely that rounding hides it.
+    """
+    A = sp.eye_array(P.shape[0], format="csc") - scale * P if sp.issparse(P) else np.eye(len(P)) - scale * P
+    solver = factorised(A)
+    with np.errstate(all="ignore"):
+        w, x = solver(np.ones(len(b))), solver(b)
+        x = x + solver(b - A @ x)
+        proof = np.isfinite(x).all() and (w > 0.5).all() and (A @ w > 0.5).all()
+    if not proof:
+        raise NotConverged("chain is singular to working precision; an end within reach is expected")
+    return x
 
-        def solver(y: F) -> F:
-            return scipy.linalg.lu_solve(factors, y, check_finite=False)  # type: ignore[no-any-return]
 
-    x = solver(b)
-    return x + solver(b - A @ x)  # type: ignore[no-any-return]
+def factorised(A: Matrix) -> Callable[[F], F]:
+    """Factor a matrix once and return the function that solves with it. Raises NotConverged if it is singular."""
+    if sp.issparse(A):
+        try:
+            solver: Callable[[F], F] = splu(sp.csc_array(A)).solve
+        except RuntimeError as error:
+            raise NotConverged(f"chain is singular to working precision ({error}); a regular one is expected") from None
+        return solver
+    from scipy.linalg.lapack import dgetrf, dgetrs
+
+    lu, pivots, singular = dgetrf(A)
+    if singular:
+        raise NotConverged("chain is singular to working precision; an end within reach is expected")
+    return lambda y: dgetrs(lu, pivots, y)[0]
 
 
 def visited(P: Matrix, start: B) -> B:

@@ -79,7 +79,8 @@ class MDP:
 
     def __repr__(self) -> str:
         kind = "sparse" if self.is_sparse else "dense"
-        return f"{type(self).__name__}(S={self.S}, A={self.A}, gamma={self.gamma:g}, {int(self.terminal.sum())} terminal, {kind})"
+        ends = int(self.terminal.sum())
+        return f"{type(self).__name__}(S={self.S}, A={self.A}, gamma={self.gamma:g}, {ends} terminal, {kind})"
 
     @property
     def S(self) -> int:
@@ -116,9 +117,10 @@ class MDP:
     def r(self) -> F:
         """(S,A) expected reward of each state and action."""
         if self.R.ndim == 2 and not sp.issparse(self.R):
-            return self.R  # type: ignore[no-any-return]
-        r: F = np.asarray(self.weighted(1).sum(axis=1)).reshape(self.S, self.A)
-        return frozen(r)  # type: ignore[no-any-return]
+            return np.asarray(self.R)
+        r: F = np.asarray(self.weighted(1).sum(axis=1), dtype=np.float64).reshape(self.S, self.A)
+        r.setflags(write=False)
+        return r
 
     @cached_property
     def R_max(self) -> float:
@@ -227,16 +229,22 @@ def start(mu: Any, terminal: B) -> F:
     if mu is not None:
         return checks.distribution(mu, "mu", len(terminal))
     open_states = ~terminal if not terminal.all() else terminal
-    return open_states / open_states.sum()
+    uniform: F = open_states / open_states.sum()
+    return uniform
 
 
 def labels(names: Any, S: int, A: int) -> Names:
     """Check that the names, if any, are as many as the states and actions and all different."""
     if names is None:
         return Names()
-    given = Names(**names) if isinstance(names, Mapping) else Names(*names)
+    try:
+        given = Names(**names) if isinstance(names, Mapping) else Names(*names)
+    except TypeError:
+        raise ModelError(f"names is {names!r}; Names(states, actions) is expected") from None
     out = []
     for what, n, values in (("states", S, given.states), ("actions", A, given.actions)):
+        if isinstance(values, str):
+            raise ModelError(f"names.{what} is {values!r}; a list of labels is expected")
         text = tuple(str(v) for v in values)
         if len(text) not in (0, n):
             raise ShapeError(f"names.{what} has {len(text)} labels; {n} (or none) are expected")

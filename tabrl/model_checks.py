@@ -36,19 +36,27 @@ def sparse_rows(M: Any, name: str) -> Matrix:
         raise ShapeError(f"{name} has shape {M.shape}; a sparse array needs two axes, (S*A, S)")
     if M.dtype.kind not in "biuf":
         raise ModelError(f"{name} has dtype {M.dtype}; a real array is expected")
-    if M.format == "coo":
-        row, col = M.coords if hasattr(M, "coords") else (M.row, M.col)
-        order = np.lexsort((col, row))
-        row, col = row[order], col[order]
-        refuse_duplicates(name, row, col)
-    rows = sp.csr_array(M, dtype=np.float64, copy=True)
-    rows.sort_indices()
-    if not rows.has_canonical_format:
-        refuse_duplicates(name, np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)), rows.indices)
+    rows = sp.csr_array(unique(M, name), dtype=np.float64, copy=True)
     if not np.isfinite(rows.data).all():
         i = int(np.argmax(~np.isfinite(rows.data)))
         raise ModelError(f"{sparse_place(name, rows, i)} is {rows.data[i]}; a finite number is expected")
     rows.eliminate_zeros()
+    return rows
+
+
+def unique(M: Any, name: str) -> Matrix:
+    """Return a sparse matrix as CSR with sorted columns; refuse duplicates and columns that do not exist."""
+    if M.format == "coo":  # whose conversion to CSR would add duplicates up
+        row, col = M.coords if hasattr(M, "coords") else (M.row, M.col)
+        order = np.lexsort((col, row))
+        refuse_duplicates(name, row[order], col[order])
+    rows = sp.csr_array(M)
+    if len(rows.indices) and not (rows.indices.min() >= 0 and rows.indices.max() < rows.shape[1]):
+        raise ModelError(f"{name} has a column index outside 0..{rows.shape[1] - 1}; its CSR arrays are damaged")
+    if not rows.has_sorted_indices:
+        rows = rows.sorted_indices()
+    if not rows.has_canonical_format:
+        refuse_duplicates(name, np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr)), rows.indices)
     return rows
 
 
@@ -126,9 +134,11 @@ def seal_terminals(P: Matrix, terminal: B, shape: tuple[int, int]) -> Matrix:
     leak = (abs(total - here) > checks.SUM_TOLERANCE) | ((total != 0) & (abs(total - 1) > checks.SUM_TOLERANCE_32))
     if leak.any():
         i = int(np.argmax(leak))
+        away = total[i] - here[i]
+        does = f"moves {away:.6g} away from a terminal state" if away else f"stays with probability {here[i]:.6g}"
         raise ModelError(
-            f"P[s={int(state[i])}, a={int(row[i]) % A}] moves {total[i] - here[i]:.6g} away from a terminal state; "
-            "a terminal state leads nowhere; give it a zero row or a self-loop, or take it out of terminal"
+            f"P[s={int(state[i])}, a={int(row[i]) % A}] {does}; a terminal state leads nowhere; "
+            "give it a zero row or a self-loop, or take it out of terminal"
         )
     if not sp.issparse(P):
         P[ends] = 0.0
