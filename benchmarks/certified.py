@@ -1,4 +1,4 @@
-"""2,000 random models: does every certified bound contain the error in exact rational arithmetic?
+"""Compare every certified bound with the error in exact rational arithmetic, on 2,000 random models.
 
     python benchmarks/certified.py [models] [first seed]
 
@@ -32,7 +32,9 @@ def main() -> int:
     n, first = (int(x) for x in (*sys.argv[1:], *("2000", "0")[len(sys.argv) - 1 :]))
     start = time.perf_counter()
     found = Parallel(n_jobs=-1, batch_size=20)(delayed(judge)(seed) for seed in range(first, first + n))
-    kinds = Counter(name for _, kind in found for name, has in zip(("sparse", "terminal", ".9999"), kind, strict=True) if has)
+    kinds = Counter(
+        name for _, kind in found for name, has in zip(("sparse", "terminal", ".9999"), kind, strict=True) if has
+    )
     for wrong, _ in found:
         print(*wrong, sep="\n", end="\n" if wrong else "")
     bad = sum(bool(wrong) for wrong, _ in found)

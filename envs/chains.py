@@ -77,7 +77,8 @@ def loop(p: float = 0.9, *, stay: float = 1.0, end: float = 1.0, gamma: float = 
     Looping pays `stay`, ending pays `end`. V(s) = (p stay + (1 - p) end) / (1 - gamma p). First-visit
     Monte Carlo is unbiased here; every-visit is not: after n episodes its mean at gamma = 1 is
     p stay / (1 - p) * n / (n + 1) + end.
-    Source: Singh & Sutton (1996), section 3.3; Sutton & Barto (2018), example 5.5 with stay = 0.
+    Source: Singh & Sutton (1996), Reinforcement learning with replacing eligibility traces; with stay = 0
+    Sutton & Barto (2018), example 5.5.
 
     >>> loop().r[0, 0]
     np.float64(1.0)
@@ -97,7 +98,7 @@ def riverswim(n: int = 6, *, gamma: float = 0.95) -> MDP:
 
     The start is state 1 or 2, equally likely. It never ends. Swimming right is optimal everywhere at
     the default gamma = 0.95 (the paper measures total reward over 5,000 steps).
-    Source: Strehl & Littman (2008), An analysis of model-based interval estimation, figure 2 (RiverSwim).
+    Source: Strehl & Littman (2008), An analysis of model-based interval estimation (RiverSwim).
 
     >>> riverswim()
     MDP(S=6, A=2, gamma=0.95, 0 terminal, dense)

@@ -72,7 +72,7 @@ class GridWorld(MDP):
         if off.any():
             s = int(np.argmax(off))
             raise ModelError(f"cell[{s}] is {tuple(cell[s].tolist())}; a row and column of the layout is expected")
-        if len(np.unique(cell @ (len(layout[0]), 1))) < self.S:
+        if (np.bincount(cell @ (len(layout[0]), 1)) > 1).any():
             raise ModelError("cell has a row and column twice; every state needs a cell of its own")
         for name, value in (("layout", layout), ("cell", frozen(cell)), ("moves", frozen(moves))):
             object.__setattr__(self, name, value)

@@ -107,7 +107,7 @@ def taxi(*, gamma: float = 1.0, **keywords: Any) -> MDP:
     A move costs 1, delivering pays 20, a wrong pick-up or drop-off costs 10. States 0 … 499 code taxi
     row, column, passenger's place and destination; state 500 is the end. Further keywords (is_rainy,
     fickle_passenger) go to gymnasium.make.
-    Source: gymnasium, Taxi-v4; Dietterich (2000), section 3.1.
+    Source: gymnasium, Taxi-v4; Dietterich (2000).
 
     >>> taxi()
     MDP(S=501, A=6, gamma=1, 1 terminal, dense)

@@ -26,7 +26,7 @@ def merge(
     ends = [] if ends is None else list(ends)
     masked = bool(ends) and all(isinstance(e, bool | np.bool_) for e in ends)  # else numbers or labels
     used = [x for row in table for x in (row[0], row[2])]
-    states = number(used if masked else used + numbered_or_used(ends, used), "s")
+    states = number(used + (places(ends, used) if masked else numbered_or_used(ends, used)), "s")
     actions = number([row[1] for row in table], "a")
     s, s_next = (np.array([states[row[i]] for row in table]) for i in (0, 2))
     a = np.array([actions[row[1]] for row in table])
@@ -56,6 +56,11 @@ def check_table(table: list[Any]) -> None:
             raise ShapeError(
                 f"transitions[{i}] has {len(row)} entries; (s, a, s_next, probability, reward) is expected"
             )
+
+
+def places(mask: list[Any], used: list[Any]) -> list[int]:
+    """Return the numbers 0, 1, … of the entries of a mask, when states are numbers and not labels."""
+    return list(range(len(mask))) if all(isinstance(x, int | np.integer) for x in used) else []
 
 
 def numbered_or_used(ends: list[Any], used: list[Any]) -> list[Any]:

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 import numpy as np
 import scipy.sparse as sp
@@ -50,6 +50,20 @@ class MDP:
     terminal: B = field(kw_only=True, default=None)  # type: ignore[arg-type]
     legal: B = field(kw_only=True, default=None)  # type: ignore[arg-type]
     names: Names = field(kw_only=True, default=Names())
+
+    if TYPE_CHECKING:  # what may be passed; the fields say what is stored
+
+        def __init__(
+            self,
+            P: Any,
+            R: Any,
+            gamma: float,
+            *,
+            mu: Any = None,
+            terminal: Any = None,
+            legal: Any = None,
+            names: Any = None,
+        ) -> None: ...
 
     def __post_init__(self) -> None:
         P, tol = model_checks.transitions(self.P)

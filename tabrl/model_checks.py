@@ -41,6 +41,13 @@ def sparse_rows(M: Any, name: str) -> Matrix:
         i = int(np.argmax(~np.isfinite(rows.data)))
         raise ModelError(f"{sparse_place(name, rows, i)} is {rows.data[i]}; a finite number is expected")
     rows.eliminate_zeros()
+    return narrow(rows)
+
+
+def narrow(rows: Matrix) -> Matrix:
+    """Give a CSR matrix 32-bit indices where they suffice, so that equal models have equal bits."""
+    if max(rows.nnz, *rows.shape) < 2**31 and rows.indices.dtype != np.int32:
+        return sp.csr_array((rows.data, rows.indices.astype(np.int32), rows.indptr.astype(np.int32)), shape=rows.shape)
     return rows
 
 
@@ -145,8 +152,9 @@ def seal_terminals(P: Matrix, terminal: B, shape: tuple[int, int]) -> Matrix:
         P[ends, :, ends] = 1.0
         return P
     keep = clear(P, np.repeat(terminal[:, None], A, 1))
-    loops = sp.csr_array((np.ones(len(row)), (row, state)), shape=P.shape)
-    return sp.csr_array(keep + loops)
+    place = (row.astype(keep.indices.dtype), state.astype(keep.indices.dtype))
+    loops = sp.csr_array((np.ones(len(row)), place), shape=P.shape)
+    return narrow(sp.csr_array(keep + loops))
 
 
 def rewards(R: Any, S: int, A: int, sparse: bool) -> Matrix:

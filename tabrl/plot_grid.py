@@ -92,7 +92,7 @@ def marks(ax: Axes, world: "GridWorld", special: B) -> None:
                 size = 0.28 * cell_points(ax, world.shape)
                 ax.plot(j, i, symbol, color=MARK, markersize=size, markeredgewidth=max(1.0, size / 5), zorder=3)
         elif letter == "S":
-            ax.add_patch(Rectangle((j - 0.42, i - 0.42), 0.84, 0.84, fill=False, edgecolor=START, lw=2.2, zorder=2))
+            ax.add_patch(Rectangle((j - 0.455, i - 0.455), 0.91, 0.91, fill=False, edgecolor=START, lw=2.2, zorder=2))
         else:
             box = {"boxstyle": "round,pad=0.12", "facecolor": PAPER, "edgecolor": "none", "alpha": 0.85}
             ax.text(j - 0.43, i - 0.41, letter, ha="left", va="top", fontsize=8, weight="bold", color=INK, bbox=box)
@@ -123,9 +123,9 @@ def arrows(ax: Axes, cell: I, moves: I, chosen: B, colours: Any, *, edge: bool) 
         if down == right == 0:
             ax.scatter(j + (0.3 if edge else 0), i - (0.3 if edge else 0), s=(0.12 * size) ** 2, c=ink, zorder=3)
         elif edge:
-            head = (3, 0, math.degrees(math.atan2(-right, -down)))
+            head: Any = (3, 0, math.degrees(math.atan2(-right, -down)))
             y, z = (np.array([down, right]) * 0.375).tolist()
-            ax.scatter(j + z, i + y, s=(0.15 * size) ** 2, marker=head, c=ink, linewidths=0, zorder=3)
+            ax.scatter(j + z, i + y, s=(0.18 * size) ** 2, marker=head, c=ink, linewidths=0, zorder=3)
         else:
             length = 0.72 / math.hypot(down, right)
             ax.quiver(
@@ -181,13 +181,13 @@ def policy_contour(ax: Axes, decision: I, *, origin: str = "lower") -> None:
             )  # fmt: skip
 
 
-def borders(ax: Axes, decision: I) -> None:
-    """Draw a line between neighbouring cells that differ."""
+def borders(ax: Axes, decision: Any, colour: str = INK, width: float = 1.3) -> None:
+    """Draw a line between neighbouring cells that differ; decision: (rows, columns)."""
     i, j = np.nonzero(decision[:, 1:] != decision[:, :-1])
     lines = [((b + 0.5, a - 0.5), (b + 0.5, a + 0.5)) for a, b in zip(i.tolist(), j.tolist(), strict=True)]
     i, j = np.nonzero(decision[1:] != decision[:-1])
     lines += [((b - 0.5, a + 0.5), (b + 0.5, a + 0.5)) for a, b in zip(i.tolist(), j.tolist(), strict=True)]
-    ax.add_collection(LineCollection(lines, colors=INK, linewidths=1.3))
+    ax.add_collection(LineCollection(lines, colors=colour, linewidths=width, capstyle="projecting", zorder=3))
 
 
 def frame(ax: Axes, shape: tuple[int, ...]) -> None:
@@ -233,7 +233,7 @@ def decimals(x: F) -> int:
     top = float(abs(x).max(initial=0.0))
     if top == 0 or (abs(x - np.round(x)) <= 1e-9 * max(top, 1.0)).all():
         return 0
-    return min(max(2 - math.floor(math.log10(top)) - (top >= 1 and top < 10) * 0 - (top < 1), 0), 4)
+    return min(max(2 - math.floor(math.log10(top)) - (top < 1), 0), 4)
 
 
 def minus(text: str) -> str:

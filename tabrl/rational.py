@@ -178,6 +178,8 @@ def best_values(t: Tables) -> Row:
         r = [t.r[s][a] for s, a in enumerate(actions)]
         if not costly(P, r, t.gamma):
             values.append(chain_values(P, r, t.gamma))
+    if not values:
+        raise ModelError("mdp has no policy that ends everywhere, and staying costs; a way out is expected at gamma = 1")
     return [max(column) for column in zip(*values, strict=True)]
 
 

@@ -11,7 +11,8 @@ import numpy as np
 import scipy.sparse as sp
 
 from tabrl import bellman, checks
-from tabrl.chain import induce
+from tabrl.chain import evaluate, evaluate_with_weight, induce
+from tabrl.errors import ModelError
 from tabrl.kernels import gauss_seidel_sweep, prioritized_backups
 from tabrl.mdp import MDP
 from tabrl.types import F, I, Sweep
@@ -23,7 +24,13 @@ LIMIT = 1_000_000
 def initial(mdp: MDP, V: F | None, tol: float) -> F:
     """Copy of the starting values, 0 unless given; also checks tol."""
     checks.tolerance(tol)
-    return np.zeros(mdp.S) if V is None else checks.real(V, "V", (mdp.S,))
+    if V is None:
+        return np.zeros(mdp.S)
+    V = checks.real(V, "V", (mdp.S,))
+    if V[mdp.terminal].any():
+        s = int(np.argmax(mdp.terminal & (V != 0)))
+        raise ModelError(f"V[{s}] is {V[s]}; terminal states have value 0")
+    return V
 
 
 def judge(mdp: MDP, k: int, V: F, residual: float, w: F | None, pi: F | None = None) -> Sweep:
@@ -106,8 +113,6 @@ def modified_policy_iteration(
 
 def proper_value(mdp: MDP) -> F:
     """Value of a policy that ends with probability 1 (gamma = 1)."""
-    from tabrl.chain import evaluate
-
     return evaluate(induce(mdp, bellman.one_hot(proper_actions(mdp), mdp.A)))
 
 
@@ -174,6 +179,4 @@ def policy_evaluation(mdp: MDP, pi: F, *, V: F | None = None, tol: float = 1e-8,
 
 def policy_weight(mdp: MDP, pi: F) -> F:
     """Expected steps to the end of a policy that ends, the weight that certifies it at gamma = 1."""
-    from tabrl.chain import evaluate_with_weight
-
     return evaluate_with_weight(induce(mdp, pi))[1]

@@ -13,9 +13,8 @@ from tabrl.trace import last
 def best_gain(mdp: MDP) -> float:
     """Largest gain over all deterministic policies, by the chains' closed form."""
     choices = [np.flatnonzero(mdp.legal[s]) for s in range(mdp.S)]
-    return max(
-        chain.gain_bias(chain.induce(mdp, bellman.one_hot(np.array(a), mdp.A)))[0].max() for a in product(*choices)
-    )
+    policies = (bellman.one_hot(np.array(a), mdp.A) for a in product(*choices))
+    return max(float(chain.gain_bias(chain.induce(mdp, pi))[0].max()) for pi in policies)
 
 
 def test_gain_interval_contains_the_best_policy_gain() -> None:

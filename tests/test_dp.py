@@ -1,7 +1,7 @@
 """Solvers: identities, limits, hand-solved models, and what renaming, shifting and scaling must do."""
 
 from dataclasses import replace
-from itertools import islice
+from itertools import islice, pairwise
 
 import numpy as np
 import pytest
@@ -72,7 +72,11 @@ def test_reward_scale_scales_values(mdp: MDP, scale: float) -> None:
 def test_duplicated_actions_change_nothing(mdp: MDP) -> None:
     P = np.asarray(mdp.P.toarray()).reshape(mdp.S, mdp.A, mdp.S) if mdp.is_sparse else mdp.P
     twice = MDP(
-        np.concatenate([P, P], 1), np.c_[mdp.r, mdp.r], mdp.gamma, terminal=mdp.terminal, legal=np.c_[mdp.legal, mdp.legal]
+        np.concatenate([P, P], 1),
+        np.c_[mdp.r, mdp.r],
+        mdp.gamma,
+        terminal=mdp.terminal,
+        legal=np.c_[mdp.legal, mdp.legal],
     )
     x, y = solve(mdp), solve(twice)
     assert abs(x.V - y.V).max() <= x.bound + y.bound
@@ -155,7 +159,7 @@ def test_policy_iteration_improves_every_round() -> None:
     for seed in range(20):
         mdp = random_mdp(np.random.default_rng([5, seed]), S=8, A=4, gamma=0.95)
         V = [x.V for x in dp.policy_iteration(mdp)]
-        assert all((b >= a - 1e-9 * max(1, abs(a).max())).all() for a, b in zip(V, V[1:], strict=False))
+        assert all((b >= a - 1e-9 * max(1, abs(a).max())).all() for a, b in pairwise(V))
         assert len(V) < 20
 
 
@@ -165,9 +169,10 @@ def test_policy_evaluation_agrees_with_the_direct_solve_and_its_bound_holds() ->
         mdp = random_mdp(rng)
         pi = random_policy(rng, mdp)
         exact = exact_policy_values(mdp, pi / pi.sum(1, keepdims=True))
-        for record in list(dp.policy_evaluation(mdp, pi, tol=1e-6))[::20]:
-            assert at_most(distance(record.V, exact), record.bound)
-        assert np.allclose(record.V, chain.evaluate(chain.induce(mdp, pi)), atol=2e-4 * (1 + abs(record.V).max()))
+        records = list(dp.policy_evaluation(mdp, pi, tol=1e-6))
+        assert all(at_most(distance(x.V, exact), x.bound) for x in [*records[::20], records[-1]])
+        assert records[-1].bound <= 1e-6
+        assert abs(records[-1].V - chain.evaluate(chain.induce(mdp, pi))).max() <= 2e-6
 
 
 def test_linear_program_duals_are_occupancies() -> None:
@@ -211,7 +216,7 @@ def test_backward_induction_secretary() -> None:
 
 
 def test_unknown_method_names_the_close_ones() -> None:
-    with pytest.raises(ValueError, match="method is 'polcy_iteration'.*did you mean policy_iteration"):
+    with pytest.raises(ValueError, match=r"method is 'polcy_iteration'.*did you mean policy_iteration"):
         solve(two_states(), "polcy_iteration")
 
 
@@ -239,3 +244,9 @@ def test_every_state_terminal() -> None:
             x = solve(replace(mdp, gamma=gamma), method)
             assert x.converged
             assert not x.V.any()
+
+
+def test_starting_values_of_terminal_states_are_zero() -> None:
+    mdp = MDP([[[0, 1]], [[0, 1]]], [1, 0], 0.9, terminal=[0, 1])
+    with pytest.raises(ValueError, match=r"V\[1\] is 2.0; terminal states have value 0"):
+        next(dp.value_iteration(mdp, V=np.array([0.0, 2.0])))

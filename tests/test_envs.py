@@ -372,6 +372,9 @@ def test_riverswim_right_is_best_among_all_policies() -> None:
     np.testing.assert_allclose(values[(1,) * 6], best, rtol=1e-12)
     np.testing.assert_allclose(optimum(river, 1e-9), best, rtol=1e-9)
     np.testing.assert_array_equal(river.P[2], [[0, 1, 0, 0, 0, 0], [0, 0.1, 0.6, 0.3, 0, 0]])
+    np.testing.assert_array_equal(river.P[0], [[1, 0, 0, 0, 0, 0], [0.7, 0.3, 0, 0, 0, 0]])
+    np.testing.assert_array_equal(river.P[5], [[0, 0, 0, 0, 1, 0], [0, 0, 0, 0, 0.7, 0.3]])
+    np.testing.assert_allclose(river.r, [[5, 0], [0, 0], [0, 0], [0, 0], [0, 0], [0, 3000]])
     np.testing.assert_array_equal(river.mu, [0, 0.5, 0.5, 0, 0, 0])
 
 

@@ -43,7 +43,9 @@ def exact_values(mdp: MDP) -> list[Fraction]:
     r = [[Fraction(float(x)) for x in row] for row in mdp.r]
     best = [NEVER * 2] * S
     for actions in product(*[range(mdp.A) if not mdp.terminal[s] else [0] for s in range(S)]):
-        V = policy_value([P[s][a] for s, a in enumerate(actions)], [r[s][a] for s, a in enumerate(actions)], mdp.terminal)
+        V = policy_value(
+            [P[s][a] for s, a in enumerate(actions)], [r[s][a] for s, a in enumerate(actions)], mdp.terminal
+        )
         best = [max(b, v) for b, v in zip(best, V, strict=True)]
     return best
 
@@ -138,7 +140,9 @@ def loop(r_stay: float, r_exit: float) -> MDP:
 
 
 @pytest.mark.parametrize("method", METHODS)
-@pytest.mark.parametrize(("stay", "leave", "value"), [(0, 5, 5.0), (0, -5, 0.0), (-1, -5, -5.0), (-1, 2, 2.0), (0, 0, 0.0)])
+@pytest.mark.parametrize(
+    ("stay", "leave", "value"), [(0, 5, 5.0), (0, -5, 0.0), (-1, -5, -5.0), (-1, 2, 2.0), (0, 0, 0.0)]
+)
 def test_one_loop(method: str, stay: float, leave: float, value: float) -> None:
     x = solve(loop(stay, leave), method)
     assert abs(x.V[0] - value) <= x.bound <= 1e-8

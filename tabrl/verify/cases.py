@@ -6,6 +6,7 @@ t the exact tables of a model (see `tabrl.rational`); pi (S,A); V (S,). Everythi
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from fractions import Fraction
+from functools import cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -74,6 +75,11 @@ def chosen(t: Tables, V: Row, best: Callable[[Row], Fraction] = max) -> list[Row
     return [[Fraction(a == k) for a in range(len(q))] for q, k in zip(Q, first, strict=True)]
 
 
+def undiscounted_policy(t: Tables) -> list[Row]:
+    """Policy that is optimal when gamma is left out."""
+    return chosen(t, rational.best_values(t))
+
+
 def value_of(policy: Callable[[Tables], Any]) -> Answer:
     """Values of a policy that is computed from the model."""
     return lambda t: policy_values(t, policy(t))
@@ -114,6 +120,7 @@ def in_place(t: Tables, pi: Any, V: Row) -> Row:
     return V
 
 
+@cache
 def evaluation_cases() -> list[Case]:
     """E1.2: f(P, r, gamma, pi) -> V_pi."""
 
@@ -129,13 +136,14 @@ def evaluation_cases() -> list[Case]:
         P, r, gamma = x.arrays
         return Case(
             x.name, (P, r, gamma, x.pi), (x.mdp.S,), "s", floats(x.V_pi),
-            lambda: answers(x.tables, answer, others),
+            cache(lambda: answers(x.tables, answer, others)),
             remark=stopped_early(x, x.V_pi, lambda V: backup(x.tables, x.pi, V)),
         )  # fmt: skip
 
     return [case(x) for x in instances()]
 
 
+@cache
 def backup_cases() -> list[Case]:
     """E1.3: f(P, r, gamma, pi, V) -> T_pi V."""
 
@@ -155,12 +163,18 @@ def backup_cases() -> list[Case]:
         P, r, gamma = x.arrays
         expected = floats(answer(x.tables))
         return Case(
-            x.name, (P, r, gamma, x.pi, x.V), (x.mdp.S,), "s", expected, lambda: answers(x.tables, answer, others)
+            x.name,
+            (P, r, gamma, x.pi, x.V),
+            (x.mdp.S,),
+            "s",
+            expected,
+            cache(lambda: answers(x.tables, answer, others)),
         )
 
     return [case(x) for x in instances()]
 
 
+@cache
 def policy_cases() -> list[Case]:
     """E1.4: f(P, r, gamma) -> an optimal policy, judged on its exact values."""
 
@@ -173,12 +187,13 @@ def policy_cases() -> list[Case]:
             "it is greedy for the values of the policy with equal weights (one improvement, not the last)": value_of(
                 lambda t: chosen(t, policy_values(t, uniform(t)))
             ),
-            FORGETS: lambda t: policy_values(t, chosen(t, rational.best_values(t._replace(gamma=Fraction(1))))),
+            FORGETS: lambda t: policy_values(t, undiscounted_policy(t._replace(gamma=Fraction(1)))),
         }
 
         def measure(pi: F) -> F:
             return floats(rational.policy_values(x.tables, checked(pi)))
 
+        @cache
         def mistakes() -> Mistakes:
             return finite([(name, f, x.tables) for name, f in others.items()])
 
@@ -187,6 +202,7 @@ def policy_cases() -> list[Case]:
     return [case(x) for x in instances()]
 
 
+@cache
 def optimal_cases() -> list[Case]:
     """E1.5: f(P, r, gamma) -> V*."""
 
@@ -199,7 +215,7 @@ def optimal_cases() -> list[Case]:
         }
         return Case(
             x.name, x.arrays, (x.mdp.S,), "s", floats(x.V_star),
-            lambda: answers(x.tables, rational.best_values, others),
+            cache(lambda: answers(x.tables, rational.best_values, others)),
             remark=stopped_early(x, x.V_star, lambda V: best_backup(x.tables, V)),
         )  # fmt: skip
 
@@ -231,6 +247,7 @@ def stopped_early(x: Instance, exact: Row, sweep: Callable[[Row], Row]) -> Calla
     return remark
 
 
+@cache
 def return_cases() -> list[Case]:
     """E1.1: f(r, discount) -> G."""
     r = np.array([1.0, -2.0, 0.5, 3.0, 0.0, 4.0])

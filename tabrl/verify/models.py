@@ -40,7 +40,7 @@ def corridor(gamma: float) -> MDP:
             P[s, a, np.clip(s + step, 0, 4)] += 0.75
             P[s, a, np.clip(s - step, 0, 4)] += 0.25
     r = np.array([[-1, -2, -1], [0, -1, 0], [0, 0, 0], [-1, 3, -1], [2, -2, 2]])
-    return MDP(P, r, gamma, terminal=np.arange(5) == 2, mu=[0.25, 0.25, 0, 0.25, 0.25])
+    return MDP(P, r, gamma, terminal=np.arange(5) == 2, mu=np.array([1, 1, 0, 1, 1]) / 4)
 
 
 def scattered(gamma: float) -> MDP:
@@ -59,6 +59,15 @@ def ring(gamma: float) -> MDP:
     return MDP(P, np.where(np.arange(5) < 4, -1.0, 0.0), gamma, terminal=np.arange(5) == 4)
 
 
+def detour(gamma: float) -> MDP:
+    """Leave at once, or walk on round four rooms to a better door: worth it only if gamma is left out."""
+    P = np.zeros((5, 2, 5))
+    P[:4, 0, 4] = 1.0
+    P[np.arange(4), 1, (np.arange(4) + 1) % 4] = 1.0
+    r = np.array([[1.0, 0], [0.5, 0], [0.5, 0], [1.25, 0], [0, 0]])
+    return MDP(P, r, gamma, terminal=np.arange(5) == 4)
+
+
 def toll(gamma: float) -> MDP:
     """At gamma = 1 some policies never end, at a cost: the ring."""
     return ring(gamma)
@@ -71,7 +80,7 @@ def pond(gamma: float) -> MDP:
     P[:2, 1, 2:] = 0.5
     R = np.zeros((4, 2, 4))
     R[:2, 1, 2] = 1.0
-    return MDP(P, R, gamma, terminal=[0, 0, 1, 1])
+    return MDP(P, R, gamma, terminal=np.arange(4) > 1)
 
 
 def instance(name: str, mdp: MDP) -> Instance:
@@ -93,6 +102,7 @@ def instances() -> tuple[Instance, ...]:
         (corridor, (0.9, 1.0)),
         (scattered, (0.99, 1.0)),
         (ring, (0.9,)),
+        (detour, (0.9,)),
     ]
     return tuple(instance(make.__name__.replace("_", " "), make(g)) for make, gammas in chosen for g in gammas)
 

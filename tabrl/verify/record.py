@@ -114,5 +114,5 @@ def largest(x: Sequence[Fraction]) -> Fraction:
 
 
 def distance(V: Any, exact: Sequence[Fraction]) -> Fraction:
-    """max |V - exact|, without rounding. V must be finite."""
+    """Largest |V - exact|, without rounding. V must be finite."""
     return largest([Fraction(float(v)) - x for v, x in zip(V, exact, strict=True)])

@@ -1,0 +1,111 @@
+"""Compare the package, or a function of your own, with the closed forms of the ledger (docs/equations.md).
+
+`run()` verifies the package. `check("E1.5", my_solver)` verifies a function of yours on the cases of a row:
+
+    E1.1  f(r, discount) -> G            r, discount (T,); G[t] = r[t] + discount[t] G[t+1], nothing after the end
+    E1.2  f(P, r, gamma, pi) -> V        values of the policy pi (S,A)
+    E1.3  f(P, r, gamma, pi, V) -> T_pi V     one backup of V (S,), from the old values
+    E1.4  f(P, r, gamma) -> pi           (S,A) an optimal policy, one-hot or mixed, judged on its exact values
+    E1.5  f(P, r, gamma) -> V            V* (S,)
+
+P (S,A,S) is P[s, a, s_next]; the rows of terminal states are zero: nothing follows, their value is 0.
+r (S,A) is the expected reward. gamma is 0, 0.9, 0.99 or 1 (then every policy ends).
+"""
+
+import difflib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from tabrl.verify import cases, own
+from tabrl.verify.record import Case, Check, Row
+from tabrl.verify.users import judge, load, own_checks
+
+__all__ = ["ROWS", "Case", "Check", "Row", "check", "find", "load", "register", "run"]
+
+ROWS: dict[str, Row] = {}
+
+
+def register(row: Row) -> None:
+    """Add a done row of the ledger. Raises ValueError when its id is there already."""
+    if row.id in ROWS:
+        raise ValueError(f"row {row.id} is registered twice; one definition is expected")
+    ROWS[row.id] = row
+
+
+def find(row: str) -> Row:
+    """Return a row by its id. Raises ValueError, with the close matches and the list, when there is none.
+
+    >>> find("E1.5").signature
+    'V(s) = f(P, r, gamma): V* (S,)'
+    """
+    if row not in ROWS:
+        close = difflib.get_close_matches(str(row).upper(), ROWS, n=2, cutoff=0.6)
+        hint = f"; did you mean {' or '.join(close)}?" if close else ""
+        raise ValueError(f"row is {row!r}; one of {', '.join(ROWS)} is expected{hint}")
+    return ROWS[row]
+
+
+def run(rows: Sequence[str] | None = None) -> list[Check]:
+    """Compare the package with the closed forms of the given rows, all unless given.
+
+    Several checks per row; an error inside the package is a failed check.
+
+    >>> all(check.passed for check in run(["E1.1"]))
+    True
+    """
+    return [check for row in (ROWS if rows is None else rows) for check in own_checks(find(row))]
+
+
+def check(row: str, fn: Callable[..., Any], *, tol: float = 1e-6) -> list[Check]:
+    """Run a function of yours on the cases of a row, and compare it with the closed form.
+
+    row: an id; fn: as listed above. The tolerance of a case is tol times its largest |expected|, or tol if
+    that is below 1. Returns one `Check` per case; a wrong shape, an exception or a nan is a failed check
+    that says so, and a difference that a well-known mistake explains is named.
+
+    >>> backup = lambda P, r, gamma, pi, V: (pi * (r + gamma * P @ V)).sum(1)
+    >>> all(c.passed for c in check("E1.3", backup))
+    True
+    >>> forgetful = lambda P, r, gamma, pi, V: (pi * (r + P @ V)).sum(1)
+    >>> check("E1.3", forgetful)[1].where
+    's=0: 0.262321 instead of 0.322195; this is what you get when you forget gamma'
+    """
+    if not callable(fn):
+        raise TypeError(f"fn is {fn!r}; a function is expected")
+    if not tol > 0:
+        raise ValueError(f"tol is {tol}; a positive number is expected")
+    return judge(find(row), fn, tol)
+
+
+for _row in (
+    Row("E1.1", "G[t] = r[t] + discount[t] G[t+1]", "G(t) = f(r, discount): (T,)", own.returns, cases.return_cases),
+    Row(
+        "E1.2",
+        "V_pi = (I - gamma P_pi)^-1 r_pi,  Q = r + gamma P V",
+        "V(s) = f(P, r, gamma, pi): V_pi (S,)",
+        own.evaluation,
+        cases.evaluation_cases,
+    ),
+    Row(
+        "E1.3",
+        "V = T_pi V,  d = mu' (I - gamma P_pi)^-1,  J = d . r_pi",
+        "T_pi_V(s) = f(P, r, gamma, pi, V): one backup (S,)",
+        own.bellman_equation,
+        cases.backup_cases,
+    ),
+    Row(
+        "E1.4",
+        "pi(s) in argmax of Q*,  max(V* - V_pi) <= policy_loss_bound",
+        "V_pi(s) of pi = f(P, r, gamma): an optimal policy (S,A)",
+        own.optimal_policy,
+        cases.policy_cases,
+    ),
+    Row(
+        "E1.5",
+        "V* = T V*,  max|V - V*| <= bound",
+        "V(s) = f(P, r, gamma): V* (S,)",
+        own.optimality,
+        cases.optimal_cases,
+    ),
+):
+    register(_row)
