@@ -4,7 +4,7 @@ P (S,S), zero rows for terminal states; r (S,) expected reward; V (S,) values; d
 """
 
 import math
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
@@ -12,7 +12,7 @@ import scipy.sparse as sp
 from tabrl import checks
 from tabrl.errors import ModelError, NotConverged
 from tabrl.graph import recurrent_classes
-from tabrl.markov import class_distribution, limiting_matrix, solve, visited
+from tabrl.markov import solve, visited
 from tabrl.mdp import MDP
 from tabrl.rounding import U
 from tabrl.types import B, F, I, Matrix
@@ -111,7 +111,7 @@ def unpaid_recurrent(chain: Chain) -> B:
         stuck = np.flatnonzero(classes == classes[s])
         raise ModelError(
             f"chain[s={listed(stuck)}] never ends and r[{s}] is {chain.r[s]:.6g}; at gamma = 1 the total reward has "
-            "no finite value there; use gamma < 1, another policy, or gain_bias for the average reward"
+            "no finite value there; use gamma < 1, another policy, or longrun.gain_bias for the average reward"
         )
     return classes >= 0
 
@@ -121,7 +121,7 @@ def listed(states: np.ndarray[tuple[int], np.dtype[np.int64]]) -> str:
     return ",".join(map(str, states[:8])) + ("" if len(states) <= 8 else f",… ({len(states)} states)")
 
 
-def occupancy(chain: Chain, mu: F) -> F:
+def occupancy(chain: Chain, mu: Any) -> F:
     """Expected discounted number of visits to each state from a start distribution.
 
         d = mu' (I - gamma P)^-1,   J = d . r
@@ -151,63 +151,15 @@ def occupancy(chain: Chain, mu: F) -> F:
     return d
 
 
-def objective(chain: Chain, mu: F) -> float:
-    """Expected return from a start distribution, J = mu . V. Ledger E1.3."""
+def objective(chain: Chain, mu: Any) -> float:
+    """Expected return from a start distribution, J = mu . V.
+
+    mu: (S,). Source: Puterman (1994), section 6.9; ledger E1.3.
+
+    >>> objective(Chain(np.array([[0.5, 0.5], [0.0, 0.0]]), np.array([1.0, 0.0]), 1.0, np.array([False, True])), [1, 0])
+    2.0
+    """
     return float(checks.distribution(mu, "mu", len(chain.r)) @ evaluate(chain))
-
-
-def absorbing(chain: Chain) -> Matrix:
-    """P with the zero rows of terminal states replaced by self-loops: a proper stochastic matrix."""
-    loops = sp.diags_array(chain.terminal.astype(np.float64))
-    return sp.csr_array(chain.P + loops) if sp.issparse(chain.P) else chain.P + loops.toarray()
-
-
-def stationary(chain: Chain) -> F:
-    """The stationary distribution, for a chain with one recurrent class; terminal states are absorbing.
-
-        d = d P,  sum of d = 1
-
-    Returns (S,). Raises ModelError when several recurrent classes make it ambiguous.
-    Source: Puterman (1994), theorem A.2.
-
-    >>> stationary(Chain(np.array([[0.5, 0.5], [1.0, 0.0]]), np.zeros(2), 0.9, np.array([False, False])))
-    array([0.66666667, 0.33333333])
-    """
-    P = absorbing(chain)
-    classes, n = recurrent_classes(P)
-    if n > 1:
-        parts = "; ".join(listed(np.flatnonzero(classes == k)) for k in range(min(n, 4)))
-        raise ModelError(
-            f"chain has {n} recurrent classes ({parts}); one is expected; the stationary distribution is not unique"
-        )
-    d = np.zeros(len(classes))
-    members = np.flatnonzero(classes == 0)
-    d[members] = class_distribution(P[members][:, members])
-    return d
-
-
-def hitting_times(chain: Chain, target: B) -> F:
-    """Expected number of steps until the chain first enters a set of states.
-
-        h(s) = 0 on the target, else 1 + sum over s' of P(s,s') h(s')
-
-    target: (S,) mask. Returns (S,), inf where the target may be missed. Discounting plays no part.
-    Source: Norris (1997), theorem 1.3.5.
-
-    >>> walk = Chain(np.array([[0.0, 1.0], [0.5, 0.5]]), np.zeros(2), 0.9, np.array([False, False]))
-    >>> hitting_times(walk, np.array([True, False]))
-    array([0., 2.])
-    """
-    target = checks.mask(target, "target", chain.r.shape)
-    P = sp.csr_array(absorbing(chain))
-    stay = sp.csr_array(sp.diags_array((~target).astype(np.float64)) @ P)
-    doomed = (recurrent_classes(stay)[0] >= 0) & ~target
-    finite = ~visited(sp.csr_array(stay.T), doomed) if doomed.any() else np.ones(len(target), np.bool_)
-    keep = np.flatnonzero(finite & ~target)
-    h = np.where(finite, 0.0, math.inf)
-    if len(keep):
-        h[keep] = solve(P[keep][:, keep], 1.0, np.ones(len(keep)))
-    return h
 
 
 def return_moments(mdp: MDP, pi: F, k: int = 2) -> F:
@@ -246,6 +198,10 @@ def return_variance(mdp: MDP, pi: F) -> F:
         Var(s) = sum over a, s' of pi P [(R + gamma V(s') - V(s))**2 + gamma**2 Var(s')]
 
     Returns (S,). Source: Sobel (1982), theorem 2; ledger E1.1.
+
+    >>> steps = MDP([[[0.75, 0.25]], [[0, 1]]], [1, 0], 1.0, terminal=[0, 1])  # geometric: (1 - p) / p**2
+    >>> return_variance(steps, np.ones((2, 1)))
+    array([12.,  0.])
     """
     return central_moments(mdp, pi)[0]
 
@@ -289,6 +245,10 @@ def return_skewness(mdp: MDP, pi: F) -> F:
 
     Returns (S,), nan where the return is certain: where the variance is what rounding alone can make it.
     Source: Sobel (1982), theorem 1; ledger E1.1.
+
+    >>> steps = MDP([[[0.75, 0.25]], [[0, 1]]], [1, 0], 1.0, terminal=[0, 1])  # (2 - p) / sqrt(1 - p)
+    >>> return_skewness(steps, np.ones((2, 1))).round(6)
+    array([2.020726,      nan])
     """
     C2, C3 = central_moments(mdp, pi)
     chain = induce(mdp, pi)
@@ -297,21 +257,3 @@ def return_skewness(mdp: MDP, pi: F) -> F:
     random = np.greater(C2, w * noise**2)
     skewness: F = np.divide(C3, C2**1.5, out=np.full(mdp.S, np.nan), where=random)
     return skewness
-
-
-def gain_bias(chain: Chain) -> tuple[F, F]:
-    """Average reward per step and the relative value of each state; terminal states are absorbing.
-
-        gain = P* r,   bias = (I - P + P*)^-1 (I - P*) r,   P* = limit of the averages of P**t
-
-    Both (S,); P* bias = 0. Several recurrent classes are allowed. Discounting plays no part.
-    Source: Puterman (1994), theorem A.5 and section 8.2.
-
-    >>> gain_bias(Chain(np.array([[0.0, 1.0], [1.0, 0.0]]), np.array([2.0, 0.0]), 0.9, np.array([False, False])))
-    (array([1., 1.]), array([ 0.5, -0.5]))
-    """
-    P = absorbing(chain)
-    P = P.toarray() if sp.issparse(P) else P
-    limit = limiting_matrix(P)
-    gain = limit @ chain.r
-    return gain, np.linalg.solve(np.eye(len(P)) - P + limit, chain.r - gain)

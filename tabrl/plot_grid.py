@@ -46,12 +46,11 @@ def grid_values(ax: Axes, world: "GridWorld", V: F, pi: Any = None, *, text: boo
     """
     if pi is not None and np.shape(pi) != (world.S, world.A):
         raise ShapeError(f"pi has shape {np.shape(pi)}; {(world.S, world.A)} is expected")
-    rows, columns = world.shape
     x = world.on_grid(V)
     special = special_cells(world)
     x[special] = np.nan
     colours = heat(ax, x)
-    text = (rows * columns <= TEXT_UP_TO and columns <= COLUMNS) if text is None else text
+    text = shows_numbers(world.shape) if text is None else text
     marks(ax, world, special)
     if text:
         numbers(ax, x, colours)
@@ -59,6 +58,11 @@ def grid_values(ax: Axes, world: "GridWorld", V: F, pi: Any = None, *, text: boo
         open_states = ~special[world.cell[:, 0], world.cell[:, 1]]
         arrows(ax, world.cell, world.moves, (np.asarray(pi) > 0) & open_states[:, None], colours, edge=text)
     frame(ax, x.shape)
+
+
+def shows_numbers(shape: tuple[int, int]) -> bool:
+    """Whether a grid of this many rows and columns is small enough for numbers in its cells."""
+    return shape[0] * shape[1] <= TEXT_UP_TO and shape[1] <= COLUMNS
 
 
 def special_cells(world: "GridWorld") -> B:
@@ -105,7 +109,7 @@ def numbers(ax: Axes, x: F, colours: Any) -> None:
     size = min(11.0, 0.62 * cell_points(ax, x.shape) / (0.6 * widest))
     for i, j in np.argwhere(np.isfinite(x)):
         ax.text(
-            j, i, minus(f"{x[i, j]:.{places}f}"), ha="center", va="center", fontsize=size,
+            j, i, minus(f"{x[i, j]:z.{places}f}"), ha="center", va="center", fontsize=size,
             color=legible(colours(x[i, j])), zorder=4,
         )  # fmt: skip
 
@@ -143,10 +147,10 @@ def table(
     """
     own = heat(ax, x)
     places = decimals(x[np.isfinite(x)]) if places is None else places
-    size = min(10.0, 0.7 * cell_points(ax, x.shape) / (0.6 * (places + 3)))
+    size = min(10.0, 0.85 * cell_points(ax, x.shape) / (0.6 * (places + 2.5)))
     for i, j in np.argwhere(np.isfinite(x)):
         colour = legible((colours or own)(x[i, j]))
-        ax.text(j, i, minus(f"{x[i, j]:.{places}f}"), ha="center", va="center", fontsize=size, color=colour)
+        ax.text(j, i, minus(f"{x[i, j]:z.{places}f}"), ha="center", va="center", fontsize=size, color=colour)
     frame(ax, x.shape)
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)
@@ -173,12 +177,30 @@ def policy_contour(ax: Axes, decision: I, *, origin: str = "lower") -> None:
     for value in np.unique(decision):
         parts, n = label(decision == value)
         for k in range(1, n + 1):
-            region = np.argwhere(parts == k)
-            i, j = region[abs(region - region.mean(axis=0)).sum(axis=1).argmin()]
+            i, j = middle(parts == k)
             ax.text(
-                j, i, minus(f"{value:+d}" if value else "0"), ha="center", va="center", fontsize=11, weight="bold",
+                j, i, minus(f"{value:+d}" if value else "0"), ha="center", va="center", fontsize=8.5, weight="bold",
                 color=legible(cmap(norm(value))),
             )  # fmt: skip
+
+
+def value_contour(ax: Axes, x: F, *, levels: int = 8) -> None:
+    """Draw a matrix as a heat map with labelled contour lines and a colour bar, rows upwards."""
+    drawn = ax.imshow(x, cmap=MAP, origin="lower")
+    lines = ax.contour(x, levels=levels, colors="white", linewidths=0.8)
+    ax.clabel(lines, fontsize=8, fmt="%.0f")
+    ax.figure.colorbar(drawn, ax=ax, shrink=0.85)
+
+
+def middle(region: B) -> tuple[int, int]:
+    """Cell of a region that is farthest from its border, and among those nearest to its centre."""
+    from scipy.ndimage import distance_transform_edt
+
+    depth = distance_transform_edt(np.pad(region, 1))[1:-1, 1:-1]
+    deepest = np.argwhere(depth > depth.max() - 0.5)
+    centre = np.argwhere(region).mean(axis=0)
+    i, j = deepest[abs(deepest - centre).sum(axis=1).argmin()].tolist()
+    return i, j
 
 
 def borders(ax: Axes, decision: Any, colour: str = INK, width: float = 1.3) -> None:

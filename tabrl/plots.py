@@ -13,9 +13,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from tabrl.plot_grid import INK, borders, grid_values, minus, policy_contour, table
+from tabrl.plot_grid import INK, borders, grid_values, minus, policy_contour, shows_numbers, table, value_contour
 from tabrl.types import B, F
 
 __all__ = [
@@ -30,8 +30,10 @@ __all__ = [
     "new_figure",
     "policy_contour",
     "policy_steps",
+    "shows_numbers",
     "table",
     "value_bars",
+    "value_contour",
     "value_curve",
     "value_steps",
 ]
@@ -109,7 +111,7 @@ def convergence(ax: Axes, records: Iterable[Any], V_star: Any = None, gamma: flo
         keep = line > floor
         ax.plot(k[keep], line[keep], color=INK, lw=1.1, ls=":", label=r"$\gamma^k\,\max|V^*|$", zorder=4)
     log_axes(ax, floor)
-    ax.legend(frameon=False, fontsize=9.5)
+    below(ax)
 
 
 def methods(ax: Axes, curves: Mapping[str, Curve]) -> None:
@@ -126,7 +128,12 @@ def methods(ax: Axes, curves: Mapping[str, Curve]) -> None:
     log_axes(ax, floor)
     ax.set_xlabel("iteration (log scale)")
     ax.set_ylabel(r"true error $\max|V_k - V^*|$")
-    ax.legend(frameon=False, fontsize=9, loc="upper left", bbox_to_anchor=(1.01, 1.0), borderaxespad=0.0)
+    below(ax)
+
+
+def below(ax: Axes) -> None:
+    """Put the legend under the axes, where no curve can run into it."""
+    ax.legend(frameon=False, fontsize=9.5, loc="upper center", bbox_to_anchor=(0.5, -0.16), ncols=2)
 
 
 def lower_edge(*columns: F) -> float:
@@ -149,8 +156,13 @@ def log_axes(ax: Axes, floor: float) -> None:
     """Finish the axes of a convergence figure."""
     ax.set_yscale("log")
     ax.set_ylim(bottom=floor)
+    ax.yaxis.set_minor_formatter(NullFormatter())
     if ax.get_xscale() == "linear":
         ax.xaxis.set_major_locator(MaxNLocator(integer=True))
+    else:
+        ax.xaxis.set_major_locator(LogLocator(subs=(1.0, 3.0), numticks=12))
+        ax.xaxis.set_major_formatter(StrMethodFormatter("{x:,.0f}"))
+        ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set_xlabel("iteration $k$")
     tidy(ax)
 
@@ -181,8 +193,9 @@ def value_bars(
     ax.axhline(0, color=INK, lw=0.8)
     if S <= 12:
         for s, v in enumerate(V):
+            text = f"{v:,.0f}" if abs(v) >= 1000 else f"{v:.4g}"
             ax.annotate(
-                minus(f"{v:.4g}"), (s, v), (0, 3 if v >= 0 else -3), textcoords="offset points", ha="center",
+                minus(text), (s, v), (0, 3 if v >= 0 else -3), textcoords="offset points", ha="center",
                 va="bottom" if v >= 0 else "top", fontsize=9,
             )  # fmt: skip
     labels = list(names) if names else [str(s) for s in range(S)]
@@ -190,7 +203,7 @@ def value_bars(
     ax.set_xticks(range(S), labels, rotation=90 if turned else 0)
     ax.margins(y=0.14)
     ax.set_ylabel("value")
-    if len(set(groups)) > 1:
+    if pi is not None:
         ax.legend(title="action", frameon=False, fontsize=9, ncols=min(6, len(set(groups))), loc="upper left")
         ax.margins(y=0.28)
     tidy(ax, axis="y")

@@ -179,7 +179,7 @@ def best_values(t: Tables) -> Row:
         if not costly(P, r, t.gamma):
             values.append(chain_values(P, r, t.gamma))
     if not values:
-        raise ModelError("mdp has no policy that ends everywhere, and staying costs; a way out is expected at gamma = 1")
+        raise ModelError("mdp has no policy that ends everywhere, and staying costs; a way out is expected")
     return [max(column) for column in zip(*values, strict=True)]
 
 

@@ -52,6 +52,11 @@ class Study(NamedTuple):
         """Rows whose bound does not contain the true error: there must be none."""
         return [row for row in self.rows if row.error > row.bound + self.exact]
 
+    @property
+    def failures(self) -> list[Row]:
+        """Rows of methods that raised an error."""
+        return [row for row in self.rows if row.failed]
+
 
 def study(name: str) -> Study:
     """Build a world, compute its reference, run every method, and draw the figures.
@@ -71,9 +76,10 @@ def study(name: str) -> Study:
         if curve is not None:
             curves[method] = curve
     V = exact.V.astype(np.float64)
-    pictures = [report_figures.values(name, mdp, V, maximisers(mdp, exact))]
+    drawn = [report_figures.values(name, mdp, V, maximisers(mdp, exact))]
     if curves:
-        pictures.append(report_figures.convergence(mdp, V, curves))
+        drawn.append(report_figures.convergence(mdp, V, curves))
+    pictures = [report_figures.picture(x) for x in drawn]
     about = describe(envs.WORLDS[name], grid=hasattr(mdp, "layout"))
     return Study(name, (mdp.S, mdp.A), mdp.gamma, about, exact.error, rows, pictures)
 
@@ -202,13 +208,16 @@ INTRODUCTION = (
 )
 
 
+def verdict(studies: Sequence[Study]) -> str:
+    """Say whether every bound held and every method ran."""
+    wrong, failed = sum(len(x.violations) for x in studies), sum(len(x.failures) for x in studies)
+    words = f"{len(studies)} worlds, {sum(len(x.rows) for x in studies)} answers. "
+    words += f"{wrong} bounds lie below the true error!" if wrong else "Every bound contains the true error."
+    return words + (f" {failed} runs failed with an error." if failed else "")
+
+
 def overview(studies: Sequence[Study]) -> list[Any]:
-    """Say whether every bound held, and list the worlds."""
-    rows = [row for x in studies for row in x.rows]
-    wrong, failed = sum(len(x.violations) for x in studies), sum(row.failed for row in rows)
-    verdict = f"{len(studies)} worlds, {len(rows)} answers. "
-    verdict += "Every bound contains the true error." if not wrong else f"{wrong} bounds lie below the true error!"
-    verdict += f" {failed} runs failed with an error." if failed else ""
+    """List the worlds, after the verdict."""
     header = ("world", "states", "actions", "γ", "certified", "largest bound", "largest error")
     body = []
     for x in studies:
@@ -220,8 +229,9 @@ def overview(studies: Sequence[Study]) -> list[Any]:
         )
         link = Link(x.name, f"world-{x.name}")
         body.append((link, f"{x.size[0]:,}", f"{x.size[1]:,}", f"{x.gamma:g}", certified, bound, error))
-    bad = [i for i, x in enumerate(studies) if x.violations or any(row.failed for row in x.rows)]
-    return [Text(verdict, "Result."), Table(header, body, caption="Contents", bad=bad)]
+    note = f"Certified: methods whose bound reached {TOL:g}. The largest bound and error are over all methods."
+    bad = [i for i, x in enumerate(studies) if x.violations or x.failures]
+    return [Text(verdict(studies), "Result:"), Table(header, body, caption=note, bad=bad)]
 
 
 def worlds_page(studies: Sequence[Study]) -> Page:

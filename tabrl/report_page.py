@@ -43,13 +43,19 @@ class Table(NamedTuple):
     bad: Sequence[int] = ()
 
 
-class Picture(NamedTuple):
-    """A PNG image with its text alternative, a caption, and its width in CSS pixels."""
+class Image(NamedTuple):
+    """A PNG image with its text alternative and its width in CSS pixels."""
 
     png: bytes
     alt: str
-    caption: str = ""
     width: int = 640
+
+
+class Picture(NamedTuple):
+    """Images under one caption, side by side where there is room."""
+
+    images: Sequence[Image]
+    caption: str = ""
 
 
 Block: TypeAlias = Text | Pre | Table | Picture
@@ -86,7 +92,7 @@ a{color:var(--link)}
 .top{font-size:.85rem;font-weight:400;margin-left:.7rem}
 .scroll{overflow-x:auto;margin:.9rem 0}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
-caption{caption-side:bottom;text-align:left;color:var(--soft);font-size:.88rem;padding-top:.45rem}
+.note{color:var(--soft);font-size:.88rem;margin-top:-.4rem}
 th,td{padding:.28rem .8rem;text-align:right;white-space:nowrap;border-bottom:1px solid var(--line)}
 thead th{font-weight:600;color:var(--soft);border-bottom:2px solid var(--line)}
 th.l,td.l{text-align:left}
@@ -95,7 +101,8 @@ tr.bad td,tr.bad th{color:var(--bad);font-weight:600}
 tbody th{font-weight:500}
 pre{background:var(--panel);padding:.7rem .9rem;overflow-x:auto;font-size:.85rem;line-height:1.35;border-radius:6px}
 figure{margin:1.1rem 0;background:#fff;border:1px solid var(--line);border-radius:8px;padding:.8rem;color:#1d2430}
-figure img{display:block;max-width:100%;height:auto;margin:0 auto}
+.row{display:flex;flex-wrap:wrap;justify-content:center;gap:.4rem}
+figure img{max-width:100%;height:auto}
 figcaption{font-size:.88rem;color:#4a525f;margin-top:.5rem}
 """
 
@@ -145,9 +152,9 @@ def table(part: Table) -> str:
             for x, c in zip(row[1:], side[1:], strict=True)
         )
         rows.append(f"<tr{' class=' + chr(39) + 'bad' + chr(39) if i in part.bad else ''}>{first}{rest}</tr>")
-    caption = f"<caption>{html.escape(part.caption)}</caption>" if part.caption else ""
-    inner = f"{caption}<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody>"
-    return f"<div class='scroll'><table>{inner}</table></div>"
+    note = f"\n<p class='note'>{html.escape(part.caption)}</p>" if part.caption else ""
+    inner = f"<thead><tr>{head}</tr></thead>\n<tbody>\n" + "\n".join(rows) + "\n</tbody>"
+    return f"<div class='scroll'><table>{inner}</table></div>{note}"
 
 
 def cell(x: Cell) -> str:
@@ -158,8 +165,11 @@ def cell(x: Cell) -> str:
 
 
 def picture(part: Picture) -> str:
-    """Write an image, embedded, with its caption."""
-    source = base64.b64encode(part.png).decode("ascii")
-    image = f"<img src='data:image/png;base64,{source}' alt='{html.escape(part.alt)}' width='{part.width}'>"
+    """Write images, embedded, with their caption."""
+    images = "".join(
+        f"<img src='data:image/png;base64,{base64.b64encode(x.png).decode('ascii')}' "
+        f"alt='{html.escape(x.alt)}' width='{x.width}'>"
+        for x in part.images
+    )
     caption = f"\n<figcaption>{html.escape(part.caption)}</figcaption>" if part.caption else ""
-    return f"<figure>{image}{caption}</figure>"
+    return f"<figure><div class='row'>{images}</div>{caption}</figure>"

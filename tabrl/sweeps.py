@@ -54,7 +54,7 @@ def value_iteration(mdp: MDP, *, V: F | None = None, tol: float = 1e-8, limit: i
     tol or at the rounding floor. At gamma = 1 the bound is inf where some policy never ends (`dp.solve`
     certifies those). Source: Sutton & Barto (2018), eq. 4.10; Puterman (1994), section 6.3. Ledger E1.5.
 
-    >>> [float(x.V[0]) for x in value_iteration(MDP([[[1.0]]], [1], 0.5), tol=0.5)]
+    >>> [float(x.V[0]) for x in value_iteration(MDP([[[1.0]]], [1], 0.5), tol=0.6)]
     [1.0, 1.5, 1.75]
     """
     V, w = initial(mdp, V, tol), weight(mdp)
@@ -72,6 +72,10 @@ def gauss_seidel(mdp: MDP, *, V: F | None = None, tol: float = 1e-8, limit: int 
 
     Arguments, stopping and certificate as in `value_iteration`; the residual is the largest change.
     Source: Puterman (1994), section 6.3.3. Ledger E1.5.
+
+    >>> chain = MDP([[[0, 1, 0]], [[0, 0, 1]], [[0, 0, 1]]], [0, 1, 0], 0.5, terminal=[0, 0, 1])
+    >>> [x.V.tolist() for x in gauss_seidel(chain)]
+    [[0.0, 1.0, 0.0], [0.5, 1.0, 0.0], [0.5, 1.0, 0.0]]
     """
     V, w = initial(mdp, V, tol), weight(mdp)
     rows = mdp.csr
@@ -131,6 +135,10 @@ def prioritized_sweeping(mdp: MDP, *, V: F | None = None, tol: float = 1e-8, lim
     Predecessors of a changed state get a new priority. One record per S backups; its residual is that of
     a full backup, which also refreshes all priorities. Source: Moore & Atkeson (1993); Sutton & Barto
     (2018), section 8.4. Ledger E1.5.
+
+    >>> chain = MDP([[[0, 1, 0]], [[0, 0, 1]], [[0, 0, 1]]], [0, 1, 0], 0.5, terminal=[0, 0, 1])
+    >>> [x.V.tolist() for x in prioritized_sweeping(chain)]
+    [[0.0, 0.0, 0.0], [0.5, 1.0, 0.0]]
     """
     V, w = initial(mdp, V, tol), weight(mdp)
     rows = mdp.csr

@@ -86,7 +86,7 @@ def collapse(mdp: MDP, component: I, inside: B) -> Quotient:
     key = np.where(component >= 0, component, component.max() + 1 + np.arange(S))
     state = np.unique(key, return_inverse=True)[1].astype(np.int64)
     n = int(state.max()) + 1
-    leaving = np.flatnonzero((mdp.legal & ~inside).ravel())
+    leaving = np.flatnonzero((mdp.legal & ~inside & ~mdp.terminal[:, None]).ravel())
     owner = state[leaving // A]
     order = np.argsort(owner, kind="stable")
     leaving, owner = leaving[order], owner[order]

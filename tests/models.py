@@ -128,8 +128,10 @@ def dense_P(mdp: MDP) -> Any:
 def dense_R(mdp: MDP) -> Any:
     """R as a plain (S,A,S) array."""
     R = mdp.R.toarray() if sp.issparse(mdp.R) else mdp.R
-    return np.broadcast_to(R[:, :, None], (mdp.S, mdp.A, mdp.S)) if R.shape == (mdp.S, mdp.A) else R.reshape(
-        mdp.S, mdp.A, mdp.S
+    return (
+        np.broadcast_to(R[:, :, None], (mdp.S, mdp.A, mdp.S))
+        if R.shape == (mdp.S, mdp.A)
+        else R.reshape(mdp.S, mdp.A, mdp.S)
     )
 
 
@@ -138,9 +140,11 @@ def same_bits(x: Any, y: Any) -> bool:
     if sp.issparse(x) != sp.issparse(y):
         return False
     if sp.issparse(x):
-        return x.shape == y.shape and all(same_bits(getattr(x, k), getattr(y, k)) for k in ("data", "indices", "indptr"))
+        return x.shape == y.shape and all(
+            same_bits(getattr(x, k), getattr(y, k)) for k in ("data", "indices", "indptr")
+        )
     x, y = np.asarray(x), np.asarray(y)
-    return x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes()
+    return bool(x.dtype == y.dtype and x.shape == y.shape and x.tobytes() == y.tobytes())
 
 
 def same_model(m: MDP, n: MDP) -> bool:
@@ -155,7 +159,7 @@ def generators() -> st.SearchStrategy[Rng]:
 
 
 @st.composite
-def mdps(draw: st.DrawFn, **fixed: Any) -> MDP:
+def mdps(draw: st.DrawFn, /, **fixed: Any) -> MDP:
     """Hypothesis strategy: random models; keywords as in `random_mdp`."""
     options: dict[str, st.SearchStrategy[Any]] = {
         "S": st.integers(2, 8),

@@ -28,7 +28,10 @@ def tables(mdp: Any) -> tuple[list[list[Row]], list[Row], Fraction]:
     reward = exact(R)
     if R.ndim == 3:
         reward = [
-            [sum((p * x for p, x in zip(*pair, strict=True) if p and x), Fraction()) for pair in zip(*rows, strict=True)]
+            [
+                sum((p * x for p, x in zip(*pair, strict=True) if p and x), Fraction())
+                for pair in zip(*rows, strict=True)
+            ]
             for rows in zip(probability, reward, strict=True)
         ]
     return probability, reward, Fraction(float(mdp.gamma))

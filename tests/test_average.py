@@ -5,7 +5,7 @@ from itertools import product
 import numpy as np
 from models import random_mdp
 
-from tabrl import MDP, bellman, chain
+from tabrl import MDP, bellman, chain, longrun
 from tabrl.dp import relative_value_iteration
 from tabrl.trace import last
 
@@ -14,7 +14,7 @@ def best_gain(mdp: MDP) -> float:
     """Largest gain over all deterministic policies, by the chains' closed form."""
     choices = [np.flatnonzero(mdp.legal[s]) for s in range(mdp.S)]
     policies = (bellman.one_hot(np.array(a), mdp.A) for a in product(*choices))
-    return max(float(chain.gain_bias(chain.induce(mdp, pi))[0].max()) for pi in policies)
+    return max(float(longrun.gain_bias(chain.induce(mdp, pi))[0].max()) for pi in policies)
 
 
 def test_gain_interval_contains_the_best_policy_gain() -> None:

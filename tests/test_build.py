@@ -1,5 +1,6 @@
 """Models from transition lists, gymnasium tables and action-major arrays."""
 
+from collections.abc import Callable
 from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
@@ -90,7 +91,7 @@ def test_a_transition_of_probability_zero_is_none() -> None:
 
 
 TABLE: Table = [("a", "go", "b", 1.0, 0.0)]
-WRONG = {
+WRONG: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "empty": (ModelError, r"transitions is empty; at least one", lambda: MDP.from_transitions([], 0.9)),
     "short": (ShapeError, r"transitions\[1\] has 4 entries; \(s, a, s_next, probability, reward\)",
               lambda: MDP.from_transitions([(0, 0, 1, 1.0, 0.0), (0, 0, 1, 1.0)], 0.9)),  # type: ignore[list-item]
@@ -102,7 +103,8 @@ WRONG = {
                         lambda: MDP.from_transitions([(0, 0, 1, np.nan, 0.0)], 0.9, terminal=[1])),
     "reward inf": (ModelError, r"reward\[0\] is inf; a finite number",
                    lambda: MDP.from_transitions([(0, 0, 1, 1.0, np.inf)], 0.9, terminal=[1])),
-    "reward text": (ModelError, r"reward has dtype <U", lambda: MDP.from_transitions([(0, 0, 1, 1.0, "x")], 0.9)),  # type: ignore[list-item]
+    "reward text": (ModelError, r"reward has dtype <U",
+                    lambda: MDP.from_transitions([(0, 0, 1, 1.0, "x")], 0.9)),  # type: ignore[list-item]
     "dead end": (ModelError, r"transitions\[s='b'\] is missing; .*terminal", lambda: MDP.from_transitions(TABLE, 0.9)),
     "gap": (ModelError, r"transitions\[s=1\] is missing; .*terminal",
             lambda: MDP.from_transitions([(0, 0, 2, 1.0, 0.0)], 0.9, terminal=[2])),
@@ -115,12 +117,14 @@ WRONG = {
     "mask length": (ShapeError, r"terminal has shape \(3,\); a boolean mask of shape \(2,\)",
                     lambda: MDP.from_transitions(TABLE, 0.9, terminal=[False, True, True])),
     "no table": (ModelError, r"env is .*no transition table P; .*FrozenLake-v1", lambda: MDP.from_gym(object())),
-    "toolbox axes": (ShapeError, r"P has shape \(3, 2, 3\); \(A, S, S\)", lambda: MDP.from_toolbox(np.zeros((3, 2, 3)), [0] * 3, 0.9)),
+    "toolbox axes": (ShapeError, r"P has shape \(3, 2, 3\); \(A, S, S\)",
+                     lambda: MDP.from_toolbox(np.zeros((3, 2, 3)), [0] * 3, 0.9)),
     "toolbox sizes": (ShapeError, r"P\[1\] has shape \(3, 3\); \(2, 2\) is expected",
                       lambda: MDP.from_toolbox([sp.eye_array(2), sp.eye_array(3)], [0, 0], 0.9)),
     "toolbox duplicates": (ModelError, r"P\[a=0\] has more than one entry at row 0, column 1",
-                           lambda: MDP.from_toolbox([sp.coo_array(([0.5, 0.5, 1.0], ([0, 0, 1], [1, 1, 1])))], [0, 0], 0.9)),
-    "toolbox sum": (ModelError, r"P\[s=1, a=0\] sums to 0\.5", lambda: MDP.from_toolbox([[[1, 0], [0, 0.5]]], [0, 0], 0.9)),
+                           lambda: MDP.from_toolbox([sp.coo_array(([1, 1, 1], ([0, 0, 1], [1, 1, 1])))], [0, 0], 0.9)),
+    "toolbox sum": (ModelError, r"P\[s=1, a=0\] sums to 0\.5",
+                    lambda: MDP.from_toolbox([[[1, 0], [0, 0.5]]], [0, 0], 0.9)),
 }  # fmt: skip
 
 
@@ -212,7 +216,9 @@ def test_toolbox_arrays_dense_and_sparse(m: MDP) -> None:
     P, R = np.swapaxes(m.P, 0, 1), np.swapaxes(m.R, 0, 1) if m.R.ndim == 3 else m.R
     keywords = {"mu": m.mu, "terminal": m.terminal}
     assert same_model(MDP.from_toolbox(P, R, m.gamma, **keywords), m)
-    sparse = replace(m, P=sp.csr_array(m.P.reshape(-1, m.S)), R=sp.csr_array(m.R.reshape(-1, m.S)) if m.R.ndim == 3 else m.R)
+    sparse = replace(
+        m, P=sp.csr_array(m.P.reshape(-1, m.S)), R=sp.csr_array(m.R.reshape(-1, m.S)) if m.R.ndim == 3 else m.R
+    )
     listed = [sp.csr_array(p) for p in P]
     forms: list[Any] = [listed, [sp.coo_array(p) for p in P], [sp.csr_matrix(p) for p in P]]
     for form in forms:

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import csr, dense_P, dense_R, mdps
 
-from tabrl import MDP, bellman, chain, checks, returns
+from tabrl import MDP, bellman, chain, checks, longrun, returns
 from tabrl.errors import MissingExtra, ModelError, NotConverged, ShapeError
 
 nan, inf = np.nan, np.inf
@@ -34,12 +34,17 @@ def coo(p: list[float], row: list[int], col: list[int], shape: tuple[int, int]) 
     return sp.coo_array((np.array(p), (np.array(row), np.array(col))), shape=shape)
 
 
+def arrays(kind: Any, data: list[float], indices: list[int], indptr: list[int]) -> Any:
+    return kind((np.array(data), np.array(indices), np.array(indptr)), shape=(2, 2))
+
+
 CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     # P
     "P nan": (ModelError, r"P\[s=1, a=0, s'=1\] is nan; a finite number", lambda: model(changed(P, (1, 0, 1), nan))),
     "P inf": (ModelError, r"P\[s=0, a=1, s'=0\] is inf; a finite number", lambda: model(changed(P, (0, 1, 0), inf))),
     "P -inf": (ModelError, r"P\[s=0, a=1, s'=0\] is -inf", lambda: model(changed(P, (0, 1, 0), -inf))),
-    "P sparse nan": (ModelError, r"P\[s=1, a=0, s'=0\] is nan; a finite", lambda: model(csr(changed(P, (1, 0, 0), nan)))),
+    "P sparse nan": (ModelError, r"P\[s=1, a=0, s'=0\] is nan; a finite",
+                     lambda: model(csr(changed(P, (1, 0, 0), nan)))),
     "P negative": (ModelError, r"P\[s=0, a=0, s'=0\] is -0\.5; a probability >= 0",
                    lambda: model([[[-0.5, 1.5], [0, 1]], P[1]])),
     "P sparse negative": (ModelError, r"P\[s=0, a=0, s'=0\] is -0\.5; a probability >= 0",
@@ -49,7 +54,8 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "P sparse row sum": (ModelError, r"P\[s=1, a=0\] sums to 0\.9; .* MDP\.normalised",
                          lambda: model(csr(changed(P, (1, 0, 0), 0.9)))),
     "P zero row": (ModelError, r"P\[s=1, a=0\] sums to 0; .*legal.*terminal", lambda: model(changed(P, (1, 0, 0), 0))),
-    "P slightly off": (ModelError, r"P\[s=1, a=0\] sums to 1\.00000001", lambda: model(changed(P, (1, 0, 0), 1 + 1e-8))),
+    "P slightly off": (ModelError, r"P\[s=1, a=0\] sums to 1\.00000001",
+                       lambda: model(changed(P, (1, 0, 0), 1 + 1e-8))),
     "P action-major": (ShapeError, r"P has shape \(2, 3, 3\); \(S, A, S\) is expected; .*MDP\.from_toolbox",
                        lambda: model(np.full((2, 3, 3), 1 / 3))),
     "P action-last": (ShapeError, r"P has shape \(3, 3, 2\); \(S, A, S\)", lambda: model(np.full((3, 3, 2), 1 / 3))),
@@ -63,20 +69,19 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "P hidden entries": (ModelError, r"P is a masked array",
                          lambda: model(np.ma.masked_array(P, mask=np.array(P) == 0.25))),
     "P sparse complex": (ModelError, r"P has dtype complex128", lambda: model(csr(np.array(P) * 1j))),
-    "P sparse shape": (ShapeError, r"P has shape \(3, 2\); a sparse P is \(S\*A, S\)", lambda: model(sp.csr_array((3, 2)))),
+    "P sparse shape": (ShapeError, r"P has shape \(3, 2\); a sparse P is \(S\*A, S\)",
+                       lambda: model(sp.csr_array((3, 2)))),
     "P sparse empty": (ShapeError, r"P has shape \(0, 2\)", lambda: model(sp.csr_array((0, 2)))),
     "P sparse, one axis": (ShapeError, r"P has shape \(4,\); a sparse array needs two axes",
                            lambda: model(sp.coo_array(np.ones(4)))),
     "P duplicates, COO": (ModelError, r"P has more than one entry at row 0, column 1; .*from_transitions",
                           lambda: model(coo([0.5, 1, 0.5], [0, 1, 0], [1, 1, 1], (2, 2)), [0, 0])),
     "P duplicates, CSR": (ModelError, r"P has more than one entry at row 0, column 1",
-                          lambda: model(sp.csr_array((np.array([0.5, 0.5, 1.0]), np.array([1, 1, 0]), np.array([0, 2, 3])),
-                                                     shape=(2, 2)), [0, 0])),
+                          lambda: model(arrays(sp.csr_array, [0.5, 0.5, 1.0], [1, 1, 0], [0, 2, 3]), [0, 0])),
     "P duplicates, CSC": (ModelError, r"P has more than one entry at row 0, column 1",
-                          lambda: model(sp.csc_array((np.array([1.0, 0.5, 0.5]), np.array([1, 0, 0]), np.array([0, 1, 3])),
-                                                     shape=(2, 2)), [0, 0])),
+                          lambda: model(arrays(sp.csc_array, [1.0, 0.5, 0.5], [1, 0, 0], [0, 1, 3]), [0, 0])),
     "P column index": (ModelError, r"P has a column index outside 0\.\.1",
-                       lambda: model(sp.csr_array((np.ones(2), np.array([0, 7]), np.array([0, 1, 2])), shape=(2, 2)), [0, 0])),
+                       lambda: model(arrays(sp.csr_array, [1.0, 1.0], [0, 7], [0, 1, 2]), [0, 0])),
     # R
     "R nan": (ModelError, r"R\[s=0, a=1\] is nan; a finite number", lambda: model(R=[[0, nan], [0, 0]])),
     "R inf": (ModelError, r"R\[s=1\] is inf", lambda: model(R=[0, inf])),
@@ -119,7 +124,8 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
                             lambda: model(terminal=[1])),
     "terminal not a mask": (ModelError, r"terminal\[1\] is 2; True or False", lambda: model(terminal=[0, 2])),
     "terminal nan": (ModelError, r"terminal\[1\] is nan", lambda: model(terminal=[0, nan])),
-    "legal shape": (ShapeError, r"legal has shape \(2,\); a boolean mask of shape \(2, 2\)", lambda: model(legal=[1, 1])),
+    "legal shape": (ShapeError, r"legal has shape \(2,\); a boolean mask of shape \(2, 2\)",
+                    lambda: model(legal=[1, 1])),
     "legal not a mask": (ModelError, r"legal\[s=0, a=1\] is 0\.5", lambda: model(legal=[[1, 0.5], [1, 1]])),
     "no legal action": (ModelError, r"legal\[s=1\] is all False; every non-terminal state needs a legal action",
                         lambda: model(legal=[[1, 1], [0, 0]])),
@@ -132,7 +138,8 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "names of actions": (ShapeError, r"names\.actions has 3 labels; 2", lambda: model(names=((), ("a", "b", "c")))),
     "names twice": (ModelError, r"names\.states has 'a' twice; labels must differ", lambda: model(names=(("a", "a"),))),
     "names of text": (ModelError, r"names\.states is 'ab'; a list of labels", lambda: model(names={"states": "ab"})),
-    "names unknown": (ModelError, r"names is \{'rooms'.*Names\(states, actions\)", lambda: model(names={"rooms": ["a"]})),
+    "names unknown": (ModelError, r"names is \{'rooms'.*Names\(states, actions\)",
+                      lambda: model(names={"rooms": ["a"]})),
     "names number": (ModelError, r"names is 3; Names", lambda: model(names=3)),
     # policies, values, chains
     "pi shape": (ShapeError, r"pi has shape \(2,\); \(2, 2\) is expected", lambda: chain.induce(model(), np.zeros(2))),
@@ -146,9 +153,11 @@ CASES: dict[str, tuple[type[Exception], str, Callable[[], Any]]] = {
     "V shape": (ShapeError, r"V has shape \(3,\); \(2,\) is expected", lambda: bellman.q_from_v(model(), np.zeros(3))),
     "V column": (ShapeError, r"V has shape \(2, 1\)", lambda: bellman.q_from_v(model(), np.zeros((2, 1)))),
     "k": (ValueError, r"k is 0; at least one moment", lambda: chain.return_moments(model(), np.full((2, 2), 0.5), 0)),
-    "target": (ShapeError, r"target has shape \(3,\)", lambda: chain.hitting_times(chain.induce(model(), np.eye(2)), np.ones(3, bool))),
+    "target": (ShapeError, r"target has shape \(3,\)",
+               lambda: longrun.hitting_times(chain.induce(model(), np.eye(2)), np.ones(3, bool))),
     "start": (ModelError, r"mu sums to 2", lambda: chain.occupancy(chain.induce(model(), np.eye(2)), np.ones(2))),
-    "discount": (ShapeError, r"discount has shape \(1,\); .*\(2,\)", lambda: returns.discounted_sum(np.zeros(2), np.zeros(1))),
+    "discount": (ShapeError, r"discount has shape \(1,\); .*\(2,\)",
+                 lambda: returns.discounted_sum(np.zeros(2), np.zeros(1))),
     "tol": (ValueError, r"tol is 0; a positive number", lambda: checks.tolerance(0)),
     "tol nan": (ValueError, r"tol is nan; a positive number", lambda: checks.tolerance(nan)),
 }  # fmt: skip
@@ -218,7 +227,7 @@ def spoil_legal(m: Parts, i: int) -> None:
 
 def spoil_terminal(m: Parts, i: int) -> None:
     """Declare terminal a state that moves on, or pay in one."""
-    s, a, x = spot(m, i)
+    s, a, _ = spot(m, i)
     m["terminal"][s] = True
     m["P"][s, a] = np.eye(len(m["P"]))[(s + 1) % len(m["P"])]
 
@@ -274,7 +283,8 @@ def test_a_split_entry_never_passes(m: MDP, i: int, name: str) -> None:
     """One entry written as two halves: scipy would add them up without a word."""
     P = sp.coo_array(m.P)
     i %= P.nnz
-    data, row, col = P.data.copy(), *P.coords
+    row, col = P.coords
+    data = P.data.copy()
     data[i] /= 2
     split = sp.coo_array((np.append(data, data[i]), (np.append(row, row[i]), np.append(col, col[i]))), shape=P.shape)
     parts: Parts = {"P": m.P, "R": m.R, "gamma": m.gamma, "terminal": m.terminal, "legal": m.legal}

@@ -18,7 +18,7 @@ SETTINGS = settings(max_examples=120, deadline=None)
 def stays(P: Any, use: Any, members: set[int]) -> dict[int, list[int]]:
     """Actions of each member that never leave the set."""
     outside = [x for x in range(len(P)) if x not in members]
-    return {s: [a for a in np.flatnonzero(use[s]) if not P[s, a, outside].any()] for s in members}
+    return {s: [int(a) for a in np.flatnonzero(use[s]) if not P[s, a, outside].any()] for s in members}
 
 
 def strongly_connected(P: Any, actions: dict[int, list[int]]) -> bool:
@@ -109,7 +109,7 @@ def test_distance_to_is_the_shortest_path(m: MDP, restrict: bool, rng: np.random
     distance, action = graph.distance_to(m, target, allowed)
     expected = np.where(target, 0, -1)
     for d in range(1, m.S + 1):
-        closer = (P[:, :, expected == d - 1] > 0).any(2)
+        closer: Any = (P[:, :, expected == d - 1] > 0).any(2)
         new = closer.any(1) & (expected < 0)
         expected[new] = d
         assert action[new].tolist() == closer[new].argmax(1).tolist()

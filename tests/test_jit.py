@@ -53,7 +53,12 @@ def test_the_compiled_kernel_is_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
     import numba
 
     seen: list[Any] = []
-    monkeypatch.setattr(numba, "njit", lambda **options: lambda f: seen.append(options) or f)
+
+    def njit(**options: Any) -> Any:
+        seen.append(options)
+        return lambda function: function
+
+    monkeypatch.setattr(numba, "njit", njit)
     again = kernel(sweep)
     assert not seen  # nothing is compiled before the first call
     for _ in range(3):
@@ -71,7 +76,7 @@ def test_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_without_numba_installed(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TABRL_NUMBA", "1")
-    monkeypatch.setattr(_jit.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert not _jit.compiled()
 
 

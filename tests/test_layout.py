@@ -58,7 +58,7 @@ def test_setup_maps_the_folders() -> None:
     mapping = dict(line.replace(" ", "").split("=") for line in lines)
     for name, folder in packages().items():
         assert any(
-            name == package or name.startswith(f"{package}.") and folder.is_relative_to(ROOT / path)
+            name == package or (name.startswith(f"{package}.") and folder.is_relative_to(ROOT / path))
             for package, path in mapping.items()
         )
     assert {mapping[f"tabrl.{name}"] for name in OUTSIDE} == set(OUTSIDE)
@@ -90,7 +90,9 @@ else:  # cannot write wheels alone; what build_py collects is what they hold
 def test_a_wheel_contains_every_module(tmp_path: Path) -> None:
     pytest.importorskip("setuptools", reason="setuptools is not installed here; .ci/run builds the wheel")
     source, out = tmp_path / "source", tmp_path / "out"
-    skip = shutil.ignore_patterns(".git", "*.egg-info", "build", "dist", "__pycache__", ".*_cache", ".hypothesis", "docs")
+    skip = shutil.ignore_patterns(
+        ".git", "*.egg-info", "build", "dist", "__pycache__", ".*_cache", ".hypothesis", "docs"
+    )
     shutil.copytree(ROOT, source, symlinks=True, ignore=skip)
     done = subprocess.run([sys.executable, "-c", BUILD, str(out)], cwd=source, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr[-2000:]

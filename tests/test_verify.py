@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from fractions import Fraction
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -58,7 +59,6 @@ BREAKS: list[tuple[str, str, A, Callable[[A], A]]] = [
     ("E1.4", "loss_bound", bellman, lambda b: b / 100),
     ("E1.5", "solve", dp, lambda s: s._replace(bound=s.bound / 4)),
     ("E1.5", "solve", dp, lambda s: s._replace(V=s.V + np.nan)),
-    ("E1.5", "optimality", bellman, lambda V: V + 1e-3),
     ("E1.5", "backward_induction", dp, lambda it: (s._replace(V=s.V + 1e-12) for s in it)),
 ]
 
@@ -68,6 +68,13 @@ def test_a_broken_package_is_caught(case: int, monkeypatch: pytest.MonkeyPatch) 
     row, name, module, change = BREAKS[case]
     monkeypatch.setattr(module, name, changed(getattr(module, name), change))
     assert any(not c.passed for c in verify.run([row]))
+
+
+def test_a_broken_contraction_is_caught(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert own.contraction().passed
+    broken = changed(bellman.optimality, lambda V: 0.9 * V)
+    monkeypatch.setattr(own, "bellman", SimpleNamespace(**{**vars(bellman), "optimality": broken}))
+    assert not own.contraction().passed
 
 
 def test_an_error_of_the_package_is_a_failed_check(monkeypatch: pytest.MonkeyPatch) -> None:

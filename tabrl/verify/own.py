@@ -27,7 +27,7 @@ def returns() -> list[Check]:
     tree = enumerated()
     means = [Comparison(x.name, chain.return_moments(x.mdp, x.pi, 1)[0], x.V_pi) for x in models.instances()]
     return [
-        agree("E1.1", "G[t] of recorded episodes, against hand sums", episodes),
+        agree("E1.1", "returns of recorded episodes, against hand sums", episodes),
         agree("E1.1", "E[G], against V_pi in fractions", means),
         *(
             agree("E1.1", f"{what} of G on the loop chain, geometric series", loops(k))
