@@ -226,7 +226,7 @@ def central_moments(mdp: MDP, pi: F) -> tuple[F, F]:
         return np.asarray(np.bincount(row // mdp.A, weight * y, mdp.S), dtype=np.float64)
 
     g = chain.gamma
-    C2 = evaluate(chain._replace(r=mean(x**2), gamma=g**2))
+    C2: F = np.maximum(evaluate(chain._replace(r=mean(x**2), gamma=g**2)), 0.0)  # the solve may round below 0
     C3 = evaluate(chain._replace(r=mean(x**3 + 3 * g**2 * x * C2[col]), gamma=g**3))
     return C2, C3
 

@@ -6,6 +6,7 @@ check failed; 2 wrong usage or unreadable input; 130 interrupted. Everything hea
 
 import argparse
 import difflib
+import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -50,8 +51,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return COMMANDS[options.command].run(options)
     except KeyboardInterrupt:
         return INTERRUPTED
-    except BrokenPipeError:  # the reader of stdout is gone
-        sys.stderr.close()
+    except BrokenPipeError:  # the reader of stdout is gone; what is left unwritten goes nowhere
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return DONE
     except NotConverged as error:
         return complain(error, FAILED)

@@ -93,7 +93,7 @@ def marks(ax: Axes, world: "GridWorld", special: B) -> None:
             colour, symbol = {"#": (WALL, ""), "G": (GOAL, "D")}.get(letter, (TRAP, "x"))
             ax.add_patch(Rectangle((j - 0.5, i - 0.5), 1, 1, facecolor=colour, edgecolor="none", zorder=1))
             if symbol:
-                size = 0.28 * cell_points(ax, world.shape)
+                size = 0.25 * cell_points(ax, world.shape)
                 ax.plot(j, i, symbol, color=MARK, markersize=size, markeredgewidth=max(1.0, size / 5), zorder=3)
         elif letter == "S":
             ax.add_patch(Rectangle((j - 0.455, i - 0.455), 0.91, 0.91, fill=False, edgecolor=START, lw=2.2, zorder=2))
@@ -104,12 +104,12 @@ def marks(ax: Axes, world: "GridWorld", special: B) -> None:
 
 def numbers(ax: Axes, x: F, colours: Any) -> None:
     """Write the values in their cells, dark on light and light on dark."""
-    places = decimals(x[np.isfinite(x)])
-    widest = max((len(f"{v:.{places}f}") for v in x[np.isfinite(x)]), default=1)
-    size = min(11.0, 0.62 * cell_points(ax, x.shape) / (0.6 * widest))
+    spec = written(x[np.isfinite(x)])
+    widest = max((len(f"{v:{spec}}") for v in x[np.isfinite(x)]), default=1)
+    size = min(11.0, 0.5 * cell_points(ax, x.shape) / (0.6 * widest))
     for i, j in np.argwhere(np.isfinite(x)):
         ax.text(
-            j, i, minus(f"{x[i, j]:z.{places}f}"), ha="center", va="center", fontsize=size,
+            j, i, minus(f"{x[i, j]:{spec}}"), ha="center", va="center", fontsize=size,
             color=legible(colours(x[i, j])), zorder=4,
         )  # fmt: skip
 
@@ -129,7 +129,7 @@ def arrows(ax: Axes, cell: I, moves: I, chosen: B, colours: Any, *, edge: bool) 
         elif edge:
             head: Any = (3, 0, math.degrees(math.atan2(-right, -down)))
             y, z = (np.array([down, right]) * 0.375).tolist()
-            ax.scatter(j + z, i + y, s=(0.18 * size) ** 2, marker=head, c=ink, linewidths=0, zorder=3)
+            ax.scatter(j + z, i + y, s=(0.16 * size) ** 2, marker=head, c=ink, linewidths=0, zorder=3)
         else:
             length = 0.72 / math.hypot(down, right)
             ax.quiver(
@@ -138,19 +138,19 @@ def arrows(ax: Axes, cell: I, moves: I, chosen: B, colours: Any, *, edge: bool) 
             )  # fmt: skip
 
 
-def table(
-    ax: Axes, x: F, rows: Sequence[str], columns: Sequence[str], *, colours: Any = None, places: int | None = None
-) -> None:
+def table(ax: Axes, x: F, rows: Sequence[str], columns: Sequence[str], *, colours: Any = None, spec: str = "") -> None:
     """Draw a matrix as coloured cells with their numbers; rows and columns name its edges.
 
     x: (rows, columns). colours: a function from values to colours, cividis between the extremes unless given.
+    spec: format of a number, such as "z.2f".
     """
     own = heat(ax, x)
-    places = decimals(x[np.isfinite(x)]) if places is None else places
-    size = min(10.0, 0.85 * cell_points(ax, x.shape) / (0.6 * (places + 2.5)))
+    spec = spec or written(x[np.isfinite(x)])
+    widest = max((len(f"{v:{spec}}") for v in x[np.isfinite(x)]), default=1)
+    size = min(10.0, 0.72 * cell_points(ax, x.shape) / (0.6 * widest))
     for i, j in np.argwhere(np.isfinite(x)):
         colour = legible((colours or own)(x[i, j]))
-        ax.text(j, i, minus(f"{x[i, j]:z.{places}f}"), ha="center", va="center", fontsize=size, color=colour)
+        ax.text(j, i, minus(f"{x[i, j]:{spec}}"), ha="center", va="center", fontsize=size, color=colour)
     frame(ax, x.shape)
     ax.set_xticks(range(len(columns)), columns)
     ax.set_yticks(range(len(rows)), rows)
@@ -180,7 +180,7 @@ def policy_contour(ax: Axes, decision: I, *, origin: str = "lower") -> None:
             i, j = middle(parts == k)
             ax.text(
                 j, i, minus(f"{value:+d}" if value else "0"), ha="center", va="center", fontsize=8.5, weight="bold",
-                color=legible(cmap(norm(value))),
+                zorder=4, color=legible(cmap(norm(value))),
             )  # fmt: skip
 
 
@@ -216,10 +216,10 @@ def frame(ax: Axes, shape: tuple[int, ...]) -> None:
     """Draw the lines between cells and hide ticks."""
     rows, columns = shape
     width = 1.0 if max(shape) <= 30 else 0.3
-    ax.set_xticks(np.arange(columns + 1) - 0.5, minor=True)
-    ax.set_yticks(np.arange(rows + 1) - 0.5, minor=True)
-    ax.grid(which="minor", color=PAPER, linewidth=width)
-    ax.tick_params(which="both", length=0, labelsize=9)
+    across = [((j - 0.5, -0.5), (j - 0.5, rows - 0.5)) for j in range(columns + 1)]
+    down = [((-0.5, i - 0.5), (columns - 0.5, i - 0.5)) for i in range(rows + 1)]
+    ax.add_collection(LineCollection([*across, *down], colors=PAPER, linewidths=width, zorder=1.5))
+    ax.tick_params(length=0, labelsize=9)
     ax.set_xticks([])
     ax.set_yticks([])
     for side in ax.spines.values():
@@ -229,10 +229,11 @@ def frame(ax: Axes, shape: tuple[int, ...]) -> None:
 
 
 def cell_points(ax: Axes, shape: tuple[int, ...]) -> float:
-    """Side of a cell in points (1/72 inch), roughly."""
-    box = ax.get_position()
-    width, height = (float(n) for n in ax.get_figure(root=True).get_size_inches())  # type: ignore[union-attr]
-    return 72 * min(box.width * width / shape[1], box.height * height / shape[0])
+    """Side of a cell in points (1/72 inch), roughly: a layout engine widens the axes when the figure is drawn."""
+    box, figure = ax.get_position(), ax.get_figure(root=True)
+    width, height = (float(n) for n in figure.get_size_inches())  # type: ignore[union-attr]
+    wider = 1.0 if figure is None or figure.get_layout_engine() is None else 1.2
+    return 72 * wider * min(box.width * width / shape[1], box.height * height / shape[0])
 
 
 def legible(colour: Any) -> str:
@@ -246,16 +247,20 @@ def legible(colour: Any) -> str:
     return INK if linear @ (0.2126, 0.7152, 0.0722) > 0.19 else PAPER
 
 
-def decimals(x: F) -> int:
-    """Digits after the point that show about three figures of the largest number; 0 for whole numbers.
+def written(x: F) -> str:
+    """Format that shows about three figures of the largest number; no digits after the point for whole numbers.
 
-    >>> decimals(np.array([0.51, 0.2])), decimals(np.array([-13.0, 2.0])), decimals(np.array([24.42]))
-    (2, 0, 1)
+    >>> written(np.array([0.51, 0.2])), written(np.array([-13.0, 2.0])), written(np.array([24.42]))
+    ('z.2f', 'z.0f', 'z.1f')
+    >>> written(np.array([1e9]))
+    'z.1e'
     """
     top = float(abs(x).max(initial=0.0))
-    if top == 0 or (abs(x - np.round(x)) <= 1e-9 * max(top, 1.0)).all():
-        return 0
-    return min(max(2 - math.floor(math.log10(top)) - (top < 1), 0), 4)
+    if top >= 1e5 or 0 < top < 1e-3:
+        return "z.1e"
+    if (abs(x - np.round(x)) <= 1e-9 * max(top, 1.0)).all():
+        return "z.0f"
+    return f"z.{max(2 - math.floor(math.log10(top)) - (top < 1), 0)}f"
 
 
 def minus(text: str) -> str:

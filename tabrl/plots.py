@@ -183,7 +183,8 @@ def value_bars(
     V = np.asarray(V, np.float64)
     S = len(V)
     groups = ["value"] * S if pi is None else [preferred(row, actions) for row in np.asarray(pi)]
-    for i, group in enumerate(dict.fromkeys(groups)):
+    order = {groups[s]: () if pi is None else tuple(np.flatnonzero(np.asarray(pi)[s])) for s in reversed(range(S))}
+    for i, group in enumerate(sorted(order, key=lambda name: order[name])):
         at = [s for s in range(S) if groups[s] == group]
         style: dict[str, Any] = {
             "color": COLOURS[(0, 7, 3, 4, 8, 5)[i % 6]],

@@ -6,6 +6,9 @@ sections (see `report_page`); this module makes the page of the worlds.
 
 import math
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import cache
+from inspect import isgeneratorfunction
 from pathlib import Path
 from time import perf_counter
 from typing import Any, NamedTuple
@@ -21,7 +24,7 @@ from tabrl.report_page import Link, Page, Picture, Pre, Section, Table, Text, re
 from tabrl.sweeps import LIMIT
 
 TOL = 1e-8  # accuracy that every method is asked for
-WORK = 5_000_000_000  # entries of P that the loops of one method may read: some seconds; 1 % of it without numba
+WORK = 3_000_000_000  # entries of P that the loops of one method may read: some seconds; 1 % of it without numba
 
 
 class Row(NamedTuple):
@@ -67,6 +70,7 @@ def study(name: str) -> Study:
     """
     from tabrl import envs
 
+    warm_up()
     mdp = envs.make(name)
     exact = reference(mdp)
     rows, curves = [], {}
@@ -82,6 +86,14 @@ def study(name: str) -> Study:
     pictures = [report_figures.picture(x) for x in drawn]
     about = describe(envs.WORLDS[name], grid=hasattr(mdp, "layout"))
     return Study(name, (mdp.S, mdp.A), mdp.gamma, about, exact.error, rows, pictures)
+
+
+@cache
+def warm_up() -> None:
+    """Run every method once on a tiny model, so that no row pays for imports and compilation."""
+    for method in dp.METHODS:
+        with suppress(Exception):  # a method that is broken says so in its rows
+            dp.solve(MDP([[[0.5, 0.5]], [[0.0, 1.0]]], [1, 0], 0.5), method)
 
 
 def attempt(mdp: MDP, method: str, exact: Reference, tol: float = TOL) -> tuple[Row, plots.Curve | None]:
@@ -119,10 +131,11 @@ def watch(mdp: MDP, method: str, exact: Reference, tol: float, limit: int) -> pl
 
     At gamma = 1 it runs on the quotient model, as `dp.solve` does.
     """
-    quotient = undiscounted.quotient(mdp) if mdp.gamma == 1 else None
-    records = dp.METHODS[method](mdp if quotient is None else quotient.mdp, tol=tol, limit=limit)
-    if not isinstance(records, Iterator):
+    generator = dp.METHODS[method]
+    if not isgeneratorfunction(generator):
         return None
+    quotient = undiscounted.quotient(mdp) if mdp.gamma == 1 else None
+    records = generator(mdp if quotient is None else quotient.mdp, tol=tol, limit=limit)
     lifted = (x if quotient is None else x._replace(V=x.V[quotient.state]) for x in records)
     return plots.curve(lifted, exact.V)
 

@@ -183,7 +183,7 @@ def blackjack(mdp: MDP, V: F, best: B) -> Drawing:
 
     def hands(ax: Axes, usable: int) -> None:
         totals, cards = [str(t) for t in range(21, 11, -1)], ["A", *map(str, range(2, 11))]
-        plots.table(ax, V[:, :, usable], totals, cards, places=2)
+        plots.table(ax, V[:, :, usable], totals, cards, spec="z.2f")
         plots.borders(ax, hit[:, :, usable], colour=plots.COLOURS[1], width=3.0)
         ax.set_title("usable ace" if usable else "no usable ace", fontsize=11)
         ax.set_xlabel("dealer's card")

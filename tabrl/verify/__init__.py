@@ -68,7 +68,7 @@ def check(row: str, fn: Callable[..., Any], *, tol: float = 1e-6) -> list[Check]
     True
     >>> forgetful = lambda P, r, gamma, pi, V: (pi * (r + P @ V)).sum(1)
     >>> check("E1.3", forgetful)[1].where
-    's=0: 0.262321 instead of 0.322195; this is what you get when you forget gamma'
+    's=0: 1.46479 instead of 1.35367; this is what you get when you forget gamma'
     """
     if not callable(fn):
         raise TypeError(f"fn is {fn!r}; a function is expected")

@@ -108,6 +108,20 @@ def instances() -> tuple[Instance, ...]:
 
 
 @cache
+def misled() -> tuple[Instance, F]:
+    """A model and values 1 off for which the greedy policy loses nearly all that `loss_bound` allows.
+
+    Leave for nothing (first action), or stay for just under 2 gamma (1 - gamma) a step. V is too low by 1 where
+    one can stay and too high by 1 where one ends up, which makes leaving look better: loss 2 gamma, bound 2.
+    """
+    gamma = 0.99
+    pay = 0.99999 * 2 * gamma * (1 - gamma)
+    P = np.array([[[0.0, 1.0], [1.0, 0.0]], [[0.0, 1.0], [0.0, 1.0]]])
+    x = instance("misled", MDP(P, np.array([[0.0, pay], [0.0, 0.0]]), gamma))
+    return x, np.array([float(x.V_star[0]) - 1.0, 1.0])
+
+
+@cache
 def harder() -> tuple[Instance, ...]:
     """Models at gamma = 1 in which some policies never end; our solvers answer them too."""
     return tuple(instance(make.__name__, make(1.0)) for make in (toll, pond))

@@ -17,7 +17,7 @@ from tabrl.rational import Row
 from tabrl.returns import discounted_sum
 from tabrl.trace import last
 from tabrl.types import F, Solution
-from tabrl.verify import cases, models
+from tabrl.verify import cases, mistakes, models
 from tabrl.verify.record import Check, Comparison, agree, distance, largest, within
 
 
@@ -34,6 +34,7 @@ def returns() -> list[Check]:
             for k, what in enumerate(MOMENTS)
         ),
         *(agree("E1.1", f"{what} of G, all trajectories enumerated", [tree[k]]) for k, what in enumerate(MOMENTS)),
+        agree("E1.1", "E[G^k] for k = 1, 2, 3, all trajectories enumerated", [tree[-1]]),
     ]
 
 
@@ -73,7 +74,7 @@ def loop_moments(p: float, gamma: float, a: int = 1, b: int = -2) -> tuple[Any, 
 
 
 def enumerated() -> list[Comparison]:
-    """Mean, variance and skewness on a model without cycles, from the list of all trajectories."""
+    """Mean, variance, skewness and raw moments on a model without cycles, from the list of all trajectories."""
     rng = np.random.default_rng(11)
     P, R = np.triu(np.ones((5, 5)), 1)[:, None, :] * rng.random((5, 2, 5)), rng.normal(size=(5, 2, 5))
     P[:-1] /= P[:-1].sum(2, keepdims=True)
@@ -84,7 +85,11 @@ def enumerated() -> list[Comparison]:
     second, third = (sum((g - mean) ** k * p for g, p in law.items()) for k in (2, 3))
     exact = (mean, second, float(third) / float(second) ** 1.5)
     where = f"{len(law)} returns"
-    return [Comparison(where, v, x) for v, x in zip(moments(mdp, pi, 0), exact, strict=True)]
+    raw = [sum(g**k * p for g, p in law.items()) for k in (1, 2, 3)]
+    return [
+        *(Comparison(where, v, x) for v, x in zip(moments(mdp, pi, 0), exact, strict=True)),
+        Comparison(where, chain.return_moments(mdp, pi, 3)[:, 0], raw),
+    ]
 
 
 def evaluation() -> list[Check]:
@@ -112,7 +117,7 @@ def bellman_equation() -> list[Check]:
         d = rational.occupancy(x.mdp, x.pi)
         scale = max(1.0, float(largest(x.V_pi)))
         again = bellman.expectation(x.mdp, x.pi, V)
-        exact = cases.backup(x.tables, x.pi, rational.exact(x.V))
+        exact = mistakes.backup(x.tables, x.pi, rational.exact(x.V))
         backups.append(Comparison(x.name, bellman.expectation(x.mdp, x.pi, x.V), exact))
         residuals.append(Comparison(x.name, abs(again - V).max() / scale, Fraction()))
         visits.append(Comparison(x.name, chain.occupancy(policy_chain, x.mdp.mu), d))
@@ -139,7 +144,7 @@ def optimal_policy() -> list[Check]:
     values = [Comparison(x.name, s.V, x.V_star) for x, s in solved]
     losses = [(x.name, loss(x, s.pi), s.policy_loss_bound) for x, s in solved]
     zero = [Comparison(name, float(y), Fraction()) for name, y, _ in losses]
-    rough = [(x, V, greedy_loss(x, V)) for x, V in early_sweeps()]
+    rough = [(x, V, greedy_loss(x, V)) for x, V in (*early_sweeps(), models.misled())]
     bounded = [(x.name, y, bellman.loss_bound(x.mdp, V)) for x, V, y in rough]
     textbook = [(x.name, y, textbook_bound(x, V)) for x, V, y in rough]
     return [
@@ -229,7 +234,7 @@ def finite_horizon() -> list[Check]:
     for x in models.instances():
         V: Row = [Fraction()] * x.mdp.S
         for stage in dp.backward_induction(x.mdp, 5):
-            V = cases.best_backup(x.tables, V)
+            V = mistakes.best_backup(x.tables, V)
             values.append(Comparison(f"{x.name}, {stage.k} to go", stage.V, V))
             bounds.append((values[-1].where, distance(stage.V, V), stage.bound))
     return [

@@ -1,0 +1,204 @@
+"""The command line: exit codes, messages, files."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tabrl import __version__, cli, dp, envs
+from tabrl.mdp import MDP
+
+
+def run(*words: str) -> int:
+    return cli.main(words)
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("--version") == 0
+    assert capsys.readouterr().out.strip() == f"tabrl {__version__}"
+    assert run("--help") == 0
+    shown = capsys.readouterr().out
+    assert all(name in shown for name in cli.COMMANDS)
+
+
+@pytest.mark.parametrize("words", [(), ("nosuch",), ("solve",), ("solve", "cliff", "--tol", "x"), ("report", "--jobs")])
+def test_wrong_usage_is_2(words: tuple[str, ...], capsys: pytest.CaptureFixture[str]) -> None:
+    assert run(*words) == 2
+    assert capsys.readouterr().err.startswith("usage: tabrl")
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("solve", "nosuch"), "world is 'nosuch'; one of grid4x4, "),
+        (("solve", "clif"), "did you mean cliff"),
+        (("report", "--env", "cliff", "gambel"), "world is 'gambel'; one of "),
+        (("solve", "cliff", "--method", "polcy"), "did you mean policy_iteration"),
+        (("solve", "cliff", "--gamma", "1.5"), "gamma is 1.5; a number in [0, 1] is expected"),
+        (("solve", "cliff", "--tol", "0"), "tol is 0.0; a positive number is expected"),
+        (("solve", "cliff", "--plot", "x.gif"), "--plot is 'x.gif'; a file ending in .png, .svg, .pdf is expected"),
+        (("solve", "two-state", "--gamma", "1"), "use gamma < 1"),
+        (("solve", "missing.npz"), "missing.npz"),
+        (("report", "--jobs", "0", "--env", "loop"), "--jobs is 0; a positive number"),
+        (("verify", "file.py:f"), "ROW is missing after file.py:f"),
+    ],
+)
+def test_what_is_not_there_is_2_with_one_line(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(*words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err and err.startswith("tabrl: ") and err.count("\n") == 1
+
+
+def test_solve_prints_the_answer_and_its_bound(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("solve", "two-state", "--method", "value_iteration", "--tol", "1e-6") == 0
+    out, err = capsys.readouterr()
+    words = {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+    solution = dp.solve(envs.two_state(), "value_iteration", tol=1e-6)
+    assert words["method"] == ["value_iteration"] and words["iterations"] == [str(solution.iterations)]
+    assert float(words["bound"][0]) == pytest.approx(solution.bound, rel=1e-2)
+    assert float(words["0"][0]) == pytest.approx(solution.V[0], rel=1e-9)
+    assert err == "" and "\x1b" not in out
+
+
+def test_solve_prints_grids_as_grids(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("solve", "cliff") == 0
+    last = capsys.readouterr().out.splitlines()[-1].split()
+    assert last == ["-13", "↑", *"CCCCCCCCCC", "G"]
+
+
+def test_solve_lists_the_first_of_many_states(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("solve", "taxi") == 0
+    assert "481 more states; V from 0 to 20" in capsys.readouterr().out
+
+
+def test_solve_above_the_tolerance_is_1_and_says_why(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("solve", "garnet", "--tol", "1e-20") == 1
+    out, err = capsys.readouterr()
+    assert "rounding floor" in out and "(rounding floor); at most --tol 1e-20 is expected" in err
+
+
+def test_solve_reads_files_and_takes_gamma(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "model.npz"
+    names = {"states": ("[red]", "s:smile:"), "actions": ()}
+    MDP([[[0, 1]], [[0, 1]]], [1, 0], 0.5, names=names).save(path)
+    assert run("solve", str(path), "--gamma", "0.25") == 0
+    out = capsys.readouterr().out
+    assert "gamma=0.25" in out and "[red]" in out and "s:smile:" in out
+
+
+def test_solve_refuses_files_that_are_no_models(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "bad.npz"
+    path.write_bytes(b"nothing")
+    assert run("solve", str(path)) == 2
+    err = capsys.readouterr().err
+    assert "a file written by MDP.save is expected" in err and "Traceback" not in err
+
+
+def test_solve_saves_without_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "answer.npz"
+    assert run("solve", "forest", "--save", str(path)) == 0
+    solution = dp.solve(envs.forest())
+    with np.load(path, allow_pickle=False) as file:
+        assert set(file) == set(solution._fields)
+        for name, value in solution._asdict().items():
+            assert np.array_equal(file[name], value), name
+    assert [p.name for p in tmp_path.iterdir()] == ["answer.npz"]
+
+
+@pytest.mark.parametrize(("name", "magic"), [("a.png", b"\x89PNG"), ("a.svg", b"<?xml"), ("a.pdf", b"%PDF")])
+@pytest.mark.parametrize("world", ["grid5x5", "gambler"])
+def test_solve_plots(world: str, name: str, magic: bytes, tmp_path: Path) -> None:
+    assert run("solve", world, "--plot", str(tmp_path / name)) == 0
+    assert (tmp_path / name).read_bytes().startswith(magic)
+
+
+def test_solve_into_a_missing_folder_is_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("solve", "forest", "--save", str(tmp_path / "no" / "x.npz")) == 2
+    assert "no" in capsys.readouterr().err
+
+
+def test_envs_lists_every_world(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("envs") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1:]] == list(envs.WORLDS)
+    assert lines[1].split()[1:4] == ["16", "4", "1"]
+    assert all(line.rstrip().endswith(".") for line in lines[1:])
+
+
+def test_report_writes_the_page_and_shows_progress(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report", "--out", str(tmp_path / "r"), "--env", "forest", "loop", "--jobs", "1") == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == [
+        f"2 worlds, {2 * len(dp.METHODS)} answers. Every bound contains the true error.",
+        f"wrote {tmp_path / 'r' / 'index.html'}",
+    ]
+    assert "2/2" in err
+    assert (tmp_path / "r" / "index.html").read_text(encoding="utf-8").count("<section") == 2
+
+
+def test_report_with_a_failed_method_is_1(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def broken(mdp: MDP, *, tol: float, limit: int) -> Any:
+        raise RuntimeError("lost")
+
+    monkeypatch.setitem(dp.METHODS, "broken", broken)
+    assert run("report", "--out", str(tmp_path), "--env", "loop", "--jobs", "1") == 1
+    assert "1 runs failed" in capsys.readouterr().out
+
+
+def test_verify_passes_and_prints_a_line_per_check(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("verify") == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-1].endswith(" checks, 0 failed")
+    assert len(lines) == int(lines[-1].split()[0]) + 2
+    assert all(line.rstrip().endswith("pass") for line in lines[1:-1])
+
+
+def test_verify_judges_a_function_of_the_user(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    source = (
+        "import numpy as np\n"
+        "def good(P, r, gamma):\n"
+        "    V = np.zeros(len(r))\n"
+        "    for _ in range(5000):\n"
+        "        V = (r + gamma * P @ V).max(1)\n"
+        "    return V\n"
+        "def bad(P, r, gamma):\n"
+        "    return good(P, r, 0.9 * gamma)\n"
+    )
+    (tmp_path / "mine.py").write_text(source)
+    assert run("verify", f"{tmp_path}/mine.py:good", "E1.5") == 0
+    capsys.readouterr()
+    assert run("verify", f"{tmp_path}/mine.py:bad", "E1.5") == 1
+    assert "FAIL" in capsys.readouterr().out
+    assert run("verify", f"{tmp_path}/mine.py:good", "E9.9") == 2
+    assert "E1.5" in capsys.readouterr().err
+
+
+def test_interrupt_is_130(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(*args: object, **keywords: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(dp, "solve", interrupted)
+    assert run("solve", "forest") == 130
+
+
+def test_module_runs_as_a_program_and_closes_quietly_on_a_closed_pipe() -> None:
+    command = [sys.executable, "-W", "error", "-m", "tabrl", "envs"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        err = process.stderr.read().decode()
+    assert "Traceback" not in err and "Exception" not in err
+
+
+def test_importing_the_command_line_is_light() -> None:
+    heavy = ["numpy", "matplotlib", "gymnasium", "rich", "joblib", "numba"]
+    code = f"import sys, tabrl.cli; print([m for m in {heavy[1:]} if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
