@@ -1,8 +1,6 @@
 """Models as .npz files: no pickle, sizes checked before allocation, writes atomic."""
 
-import os
 import struct
-import tempfile
 import zipfile
 import zlib
 from pathlib import Path
@@ -12,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tabrl.errors import ModelError
+from tabrl.output import atomic
 from tabrl.types import Names
 
 FORMAT = 1
@@ -26,7 +25,6 @@ DAMAGE = (  # what zipfile and NumPy raise on bytes that make no sense
 
 def save(mdp: Any, path: str | Path) -> None:
     """Write the arrays of a model; a temporary file is renamed, so a reader never sees half a model."""
-    target = Path(path)
     arrays: dict[str, Any] = {
         "format": np.int64(FORMAT),
         "gamma": np.float64(mdp.gamma),
@@ -42,19 +40,8 @@ def save(mdp: Any, path: str | Path) -> None:
             arrays |= {f"{name}_{part}": np.asarray(getattr(value, part)) for part in CSR_PARTS}
         else:
             arrays[name] = value
-    handle, temporary = tempfile.mkstemp(dir=target.parent or ".", suffix=".npz.part")
-    try:
-        with os.fdopen(handle, "wb") as stream:
-            np.savez(stream, **arrays)
-            stream.flush()
-            os.fsync(stream.fileno())
-        umask = os.umask(0)
-        os.umask(umask)
-        os.chmod(temporary, 0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+    with atomic(path) as stream:
+        np.savez(stream, **arrays)
 
 
 def load(path: str | Path) -> dict[str, Any]:

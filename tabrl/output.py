@@ -2,16 +2,21 @@
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write(path: str | Path, content: bytes) -> None:
-    """Write `content` to a temporary file beside `path` and rename it: a reader never sees half a file.
+@contextmanager
+def atomic(path: str | Path) -> Iterator[BinaryIO]:
+    """Open a temporary file beside `path`; rename it when all is written, remove it when that fails.
 
-    Raises OSError where the directory is missing or closed to writing; then nothing is left behind.
+    A reader never sees half a file. Raises OSError where the directory is missing or closed to writing.
 
     >>> with tempfile.TemporaryDirectory() as folder:
-    ...     write(Path(folder, "x"), b"abc")
+    ...     with atomic(Path(folder, "x")) as stream:
+    ...         _ = stream.write(b"abc")
     ...     os.listdir(folder)
     ['x']
     """
@@ -19,7 +24,7 @@ def write(path: str | Path, content: bytes) -> None:
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as stream:
-            stream.write(content)
+            yield stream
             stream.flush()
             os.fsync(stream.fileno())
         umask = os.umask(0)
@@ -29,3 +34,9 @@ def write(path: str | Path, content: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write(path: str | Path, content: bytes) -> None:
+    """Write `content` to `path`, whole or not at all. Errors as in `atomic`."""
+    with atomic(path) as stream:
+        stream.write(content)

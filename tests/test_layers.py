@@ -11,13 +11,13 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
-    0: "types errors checks _jit _xp trace rounding _version",
+    0: "types errors checks _jit _xp trace output rounding _version",
     1: "mdp model_checks build files policy chain markov longrun graph",
     2: "bellman returns advantages weights losses",
-    3: "dp sweeps undiscounted average average_reward kernels lp linear_program planning rational "
+    3: "dp sweeps undiscounted average average_reward kernels lp linear_program planning rational reference "
        "sample prediction control gradient ppo",
     4: "tokens",
-    5: "plots plot_grid experiments verify reference grading report report_page report_figures output show "
+    5: "plots plot_grid experiments verify grading report report_page report_figures show "
        "cli __main__ lessons",
 }  # fmt: skip
 WORLDS = "envs"  # stands above L1 and imports nothing between L1 and the surface; the surface may import it
