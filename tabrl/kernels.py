@@ -61,3 +61,49 @@ def prioritized_backups(
                 if gap > 0.0:
                     heapq.heappush(heap, (-gap, x))
     return done
+
+
+@kernel
+def walk(
+    u: F,
+    K: int,
+    keep: F,
+    other: I,
+    s_next: I,
+    ends: B,
+    start: I,
+    start_keep: F,
+    start_other: I,
+    limit: int,
+    at: I,
+    s: I,
+    outcome: I,
+    last: B,
+) -> None:
+    """Follow a policy for len(s) steps by its alias tables (see `sample.Tables`).
+
+    at: state, or -1 for a new start, and steps so far; carried over from call to call.
+    """
+    state, steps = at[0], at[1]
+    for t in range(s.shape[0]):
+        if state < 0:
+            i = 0
+            if start.shape[0] > 1:
+                x = u[t, 1] * start.shape[0]
+                i = int(x)
+                if x - i >= start_keep[i]:
+                    i = start_other[i]
+            state = start[i]
+            steps = 0
+        x = u[t, 0] * K
+        i = int(x)
+        o = state * K + i
+        if x - i >= keep[o]:
+            o = other[o]
+        steps += 1
+        s[t], outcome[t] = state, o
+        state = s_next[o]
+        last[t] = ends[o] or steps >= limit
+        if last[t]:
+            state = -1
+    at[0], at[1] = state, steps

@@ -27,3 +27,61 @@ def discounted_sum(x: F, discount: F, tail: float = 0.0) -> F:
     for t in reversed(range(len(x))):
         tail = y[t] = x[t] + discount[t] * tail
     return y
+
+
+def td_errors(r: F, discount: F, v: F) -> F:
+    """TD errors of one episode.
+
+        delta[t] = r[t] + discount[t] * v[t+1] - v[t]
+
+    r, discount: (T,). v: (T+1,) value estimates along the episode. Returns (T,). Raises ShapeError.
+    Source: Sutton & Barto (2018), eq. 6.5; ledger E1.7.
+
+    >>> td_errors(np.array([1.0]), np.array([0.5]), np.array([0.0, 4.0]))
+    array([3.])
+    """
+    check_lengths(r, discount, v)
+    delta: F = r + discount * v[1:] - v[:-1]
+    return delta
+
+
+def lambda_returns(r: F, discount: F, v: F, lam: float) -> F:
+    """Lambda-returns of one episode.
+
+        G[t] = r[t] + discount[t] * ((1 - lam) * v[t+1] + lam * G[t+1]),   G[T] = v[T]
+
+    r, discount: (T,). v: (T+1,) value estimates; v[T] counts only where the episode was cut. lam in [0, 1]:
+    0 gives TD(0) targets, 1 Monte Carlo returns. Returns (T,). Raises ShapeError.
+    Source: Sutton & Barto (2018), eq. 12.3 and 12.9; ledger E1.9.
+
+    >>> lambda_returns(np.array([1.0, 1.0]), np.array([0.5, 0.0]), np.array([0.0, 2.0, 0.0]), 0.5)
+    array([1.75, 1.  ])
+    """
+    check_lengths(r, discount, v)
+    return v[:-1] + discounted_sum(td_errors(r, discount, v), lam * discount)
+
+
+def n_step_returns(r: F, discount: F, v: F, n: int) -> F:
+    """n-step returns of one episode.
+
+        G[t] = r[t] + discount[t] * (r[t+1] + … + discount[h-1] * v[h]),   h = min(t + n, T)
+
+    Shapes and errors as in `lambda_returns`. n=1 gives TD(0) targets, n >= T Monte Carlo returns.
+    Source: Sutton & Barto (2018), eq. 7.1; ledger E1.8.
+
+    >>> n_step_returns(np.array([1.0, 1.0, 1.0]), np.array([1.0, 1.0, 0.0]), np.array([9.0, 9.0, 9.0, 0.0]), 2)
+    array([11.,  2.,  1.])
+    """
+    check_lengths(r, discount, v)
+    if n < 1:
+        raise ValueError(f"n is {n}; 1 or more steps are expected")
+    T = len(r)
+    return np.array([discounted_sum(r[t : t + n], discount[t : t + n], v[min(t + n, T)])[0] for t in range(T)])
+
+
+def check_lengths(r: F, discount: F, v: F) -> None:
+    """Require r and discount (T,), v (T+1,)."""
+    if r.shape != discount.shape or r.ndim != 1 or v.shape != (len(r) + 1,):
+        raise ShapeError(
+            f"v has shape {v.shape}, r {r.shape}, discount {discount.shape}; (T+1,), (T,), (T,) are expected"
+        )

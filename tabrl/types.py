@@ -79,3 +79,31 @@ class Solution(NamedTuple):
     converged: bool  # bound <= tol
     status: str  # "certified", "rounding floor", "iteration limit" or "not certifiable"
     method: str
+
+
+class Episode(NamedTuple):
+    """One episode, or a fragment of one."""
+
+    s: I  # (T+1,) states
+    a: I  # (T,) actions
+    r: F  # (T,) the reward that follows a[t]
+    discount: F  # (T,) gamma; 0 where s[t+1] is terminal; a time limit keeps gamma
+    logp: F  # (T,) log pi(a[t]|s[t]) of the policy that acted
+
+
+class Transitions(NamedTuple):
+    """Steps of one or many episodes, one after the other."""
+
+    s: I  # (n,)
+    s_next: I  # (n,)
+    r: F  # (n,)
+    discount: F  # (n,) 0 where s_next is terminal
+    last: B  # (n,) whether the episode ends with this step, terminated or cut
+
+
+class ValueUpdate(NamedTuple):
+    """The values after an update."""
+
+    t: int  # transitions used so far
+    V: F  # (S,)
+    delta: float  # last error: what the last update moved towards, less the old value

@@ -14,7 +14,7 @@ LAYERS = {
     0: "types errors checks _jit _xp trace output rounding _version",
     1: "mdp model_checks build files policy chain markov longrun graph",
     2: "bellman returns advantages weights losses",
-    3: "dp sweeps undiscounted average average_reward kernels lp linear_program planning rational reference "
+    3: "learning_kernels dp sweeps undiscounted average average_reward kernels lp linear_program planning rational reference "
        "sample prediction control gradient ppo",
     4: "tokens",
     5: "plots plot_grid experiments verify grading report report_page report_figures show "

@@ -1,0 +1,242 @@
+"""Experience: episodes and streams of transitions, from an explicit model or a gymnasium environment.
+
+s (T+1,) states; a, r, discount, logp (T,); discount[t] is gamma, and 0 where s[t+1] is terminal; a time
+limit cuts the episode and keeps gamma. u uniform numbers in [0, 1).
+"""
+
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from tabrl import checks
+from tabrl.chain import entries_of, induce, occupancy
+from tabrl.errors import ModelError, ShapeError
+from tabrl.kernels import walk
+from tabrl.mdp import MDP
+from tabrl.types import B, Episode, F, I, Transitions
+
+BLOCK = 4096  # transitions drawn at a time
+
+
+class Tables(NamedTuple):
+    """What can follow each state under a policy: K outcomes a state, drawn by the alias method.
+
+    Outcome o = K s + k is taken with probability keep[o], else outcome other[o]. Source: Walker (1977).
+    """
+
+    K: int
+    keep: F  # (S·K,)
+    other: I  # (S·K,)
+    action: I  # (S·K,)
+    s_next: I  # (S·K,)
+    r: F  # (S·K,)
+    discount: F  # (S·K,)
+    ends: B  # (S·K,) whether s_next is terminal
+    start: I  # (L,) states in which an episode can start
+    start_keep: F  # (L,) alias table over them
+    start_other: I  # (L,)
+
+
+def tables(mdp: MDP, pi: F) -> Tables:
+    """Lay out the outcomes (a, s') of every state under pi (S,A) for sampling in constant time."""
+    pi = checks.policy(pi, mdp.S, mdp.A, mdp.legal)
+    rows = mdp.csr
+    row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
+    p = pi.ravel()[row] * rows.data
+    row, column, p = row[p > 0], rows.indices[p > 0].astype(np.int64), p[p > 0]
+    s = row // mdp.A
+    K = int(np.bincount(s, minlength=mdp.S).max(initial=1))
+    place = s * K + np.arange(len(s)) - np.searchsorted(s, s)
+
+    def laid_out(x: Any, fill: Any) -> Any:
+        out = np.full(mdp.S * K, fill)
+        out[place] = x
+        return out
+
+    keep, other = alias(laid_out(p, 0.0).reshape(mdp.S, K))
+    discount = np.where(mdp.terminal[column], 0.0, mdp.gamma)
+    start = np.flatnonzero(mdp.mu)
+    start_keep, start_other = alias(mdp.mu[None, start])
+    reward = entries_of(mdp, row, column)
+    here = np.repeat(np.arange(mdp.S), K)
+    s_next = np.where(laid_out(p, 0.0) > 0, laid_out(column, 0), here)
+    return Tables(
+        K, keep, other, laid_out(row % mdp.A, 0), s_next, laid_out(reward, 0.0), laid_out(discount, 0.0),
+        mdp.terminal[s_next], start, start_keep, start_other,
+    )  # fmt: skip
+
+
+def alias(p: F) -> tuple[F, I]:
+    """Alias tables for the rows of p (n,K), which need not sum to 1: (keep (n·K,), other (n·K,)).
+
+    Drawing column k uniformly and keeping it with probability keep, else taking `other`, has the
+    distribution of the row. Rows of zeros keep everything. Source: Vose (1991).
+
+    >>> keep, other = alias(np.array([[0.25, 0.75]]))
+    >>> keep.tolist(), other.tolist()
+    ([0.5, 1.0], [1, 1])
+    """
+    n, K = p.shape
+    keep, other = np.ones((n, K)), np.arange(n * K).reshape(n, K)
+    for i in np.flatnonzero(p.sum(axis=1) > 0):
+        share = p[i] * (K / p[i].sum())
+        small = [k for k in range(K) if share[k] < 1]
+        large = [k for k in range(K) if share[k] >= 1]
+        while small and large:
+            low, high = small.pop(), large[-1]
+            keep[i, low], other[i, low] = share[low], i * K + high
+            share[high] -= 1 - share[low]
+            if share[high] < 1:
+                small.append(large.pop())
+        for k in small:  # what rounding left over
+            if share[k] < 0.5:
+                keep[i, k], other[i, k] = 0.0, i * K + int(p[i].argmax())
+    return keep.ravel(), other.ravel()
+
+
+class Stream:
+    """An endless stream of transitions of one policy on an explicit model, in blocks.
+
+    Iterating yields `Transitions` of `block` steps; an episode may run on into the next block. After a
+    terminal state, or after `limit` steps, the next transition starts from mu. Every transition uses two
+    uniform numbers (one if mu is a single state), so the block size does not change what is drawn.
+    """
+
+    def __init__(
+        self, mdp: MDP, pi: F, rng: np.random.Generator, *, limit: int | None = None, block: int = BLOCK
+    ) -> None:
+        if mdp.terminal[mdp.mu > 0].any():
+            s = int(np.argmax(mdp.terminal & (mdp.mu > 0)))
+            raise ModelError(f"mu[{s}] is {mdp.mu[s]}; 0 is expected, as episodes start in non-terminal states")
+        if limit is not None and limit < 1:
+            raise ValueError(f"limit is {limit}; at least one step per episode is expected")
+        self.tables, self.rng, self.block = tables(mdp, pi), rng, block
+        self.pi, self.A = pi, mdp.A
+        self.limit = limit or 2**62
+        self.at = np.array([-1, 0])  # state (-1: draw one) and steps of the running episode
+
+    def __iter__(self) -> Iterator[Transitions]:
+        while True:
+            yield self.draw(self.block)[0]
+
+    def draw(self, n: int) -> tuple[Transitions, I]:
+        """Draw the next n transitions, and the outcome numbers that they took."""
+        u = self.rng.random((n, 1 if len(self.tables.start) == 1 else 2))
+        s, outcome, last = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.bool_)
+        t = self.tables
+        walk(u, t.K, t.keep, t.other, t.s_next, t.ends, t.start, t.start_keep, t.start_other,
+             self.limit, self.at, s, outcome, last)  # fmt: skip
+        return Transitions(s, t.s_next[outcome], t.r[outcome], t.discount[outcome], last), outcome
+
+
+def episodes(
+    source: Any, pi: F, rng: np.random.Generator, *, limit: int | None = None, gamma: float = 1.0
+) -> Iterator[Episode]:
+    """Endless episodes of a policy.
+
+    source: an `MDP`, or a gymnasium environment with discrete, multi-discrete or tuple observations, whose
+    discount is `gamma` (a model has its own). pi: (S,A). limit: largest number of steps; the cut episode
+    keeps its discount. A model that cannot end needs a limit. Source: Sutton & Barto (2018), section 3.3.
+
+    >>> two = MDP([[[0, 1]], [[0, 1]]], [5, 0], 0.9, terminal=[0, 1], mu=[1, 0])
+    >>> episode = next(episodes(two, np.ones((2, 1)), np.random.default_rng(0)))
+    >>> episode.s, episode.r, episode.discount
+    (array([0, 1]), array([5.]), array([0.]))
+    """
+    if isinstance(source, MDP):
+        yield from model_episodes(source, pi, rng, limit)
+    pi = checks.policy(pi, *np.shape(pi))
+    if pi.shape[1] != getattr(source.action_space, "n", None):
+        raise ShapeError(f"pi has {pi.shape[1]} columns; one for each action of {source.action_space} is expected")
+    while True:
+        yield gym_episode(source, pi, rng, limit, gamma)
+
+
+def simulate(source: Any, pi: F, rng: np.random.Generator, *, limit: int | None = None, gamma: float = 1.0) -> Episode:
+    """One episode; arguments as in `episodes`. A model draws its random numbers in blocks."""
+    return next(episodes(source, pi, rng, limit=limit, gamma=gamma))
+
+
+def model_episodes(mdp: MDP, pi: F, rng: np.random.Generator, limit: int | None) -> Iterator[Episode]:
+    """Cut a stream at the ends of its episodes."""
+    if limit is None:
+        occupancy(induce(mdp, pi)._replace(gamma=1.0), mdp.mu)  # raises where the policy may never end
+    stream = Stream(mdp, pi, rng, limit=limit)
+    with np.errstate(divide="ignore"):
+        logp = np.log(pi)
+    parts: list[Transitions] = []
+    actions: list[I] = []
+    while True:
+        x, outcome = stream.draw(BLOCK)
+        i = 0
+        for j in [*(np.flatnonzero(x.last) + 1).tolist(), BLOCK]:
+            parts.append(cut(x, i, j))
+            actions.append(stream.tables.action[outcome[i:j]])
+            i = j
+            if j and x.last[j - 1] and len(parts[-1].r):
+                y, a = join(parts), np.concatenate(actions)
+                yield Episode(np.append(y.s, y.s_next[-1]), a, y.r, y.discount, logp[y.s, a])
+                parts, actions = [], []
+
+
+def gym_episode(env: Any, pi: F, rng: np.random.Generator, limit: int | None, gamma: float) -> Episode:
+    """Play one episode of a gymnasium environment."""
+    number = numbered(env.observation_space)
+    observation, _ = env.reset(seed=int(rng.integers(2**31)))
+    s, a, r, discount, logp = [number(observation)], [], [], [], []
+    over = False
+    while not over:
+        chance = pi[s[-1]]
+        a.append(int(np.searchsorted(np.cumsum(chance), rng.random() * chance.sum(), side="right")))
+        observation, reward, terminated, truncated, _ = env.step(a[-1])
+        s.append(number(observation))
+        r.append(float(reward))
+        discount.append(0.0 if terminated else gamma)
+        logp.append(float(np.log(chance[a[-1]])))
+        over = terminated or truncated or len(a) == limit
+    return Episode(np.array(s), np.array(a), np.array(r), np.array(discount), np.array(logp))
+
+
+def numbered(space: Any) -> Any:
+    """Return a function that numbers the observations of a discrete, multi-discrete or tuple space from 0."""
+    from gymnasium import spaces
+
+    if isinstance(space, spaces.Discrete):
+        return lambda x: int(x) - int(space.start)
+    if isinstance(space, spaces.MultiDiscrete):
+        return lambda x: int(np.ravel_multi_index(tuple(np.asarray(x) - space.start), tuple(space.nvec)))
+    parts = [p for p in getattr(space, "spaces", ()) if isinstance(p, spaces.Discrete)]
+    if isinstance(space, spaces.Tuple) and len(parts) == len(space.spaces):
+        starts, shape = [int(p.start) for p in parts], tuple(int(p.n) for p in parts)
+        return lambda x: int(np.ravel_multi_index(tuple(int(y) - b for y, b in zip(x, starts, strict=True)), shape))
+    raise ModelError(f"observation_space is {space}; a discrete, multi-discrete or tuple space is expected")
+
+
+def cut(x: Transitions, i: int, j: int) -> Transitions:
+    """Transitions i … j-1, as views."""
+    columns: Any = (y[i:j] for y in x)
+    return Transitions(*columns)
+
+
+def join(parts: Sequence[Transitions]) -> Transitions:
+    """Put pieces one after the other."""
+    columns: Any = (np.concatenate(y) for y in zip(*parts, strict=True))
+    return parts[0] if len(parts) == 1 else Transitions(*columns)
+
+
+def transitions(experience: Any) -> Iterator[Transitions]:
+    """Read experience as transitions: a `Stream`, or an iterable of `Episode` or `Transitions`."""
+    for x in experience:
+        yield x if isinstance(x, Transitions) else from_episode(x)
+
+
+def from_episode(x: Episode) -> Transitions:
+    """Lay an episode out as transitions; its last step ends the fragment."""
+    T = len(x.r)
+    if len(x.s) != T + 1 or len(x.discount) != T:
+        raise ShapeError(
+            f"episode has {len(x.s)} states, {T} rewards, {len(x.discount)} discounts; T+1, T, T are expected"
+        )
+    last: B = np.arange(T) == T - 1
+    return Transitions(x.s[:-1], x.s[1:], x.r, x.discount, last)
