@@ -146,6 +146,7 @@ def episodes(
     """
     if isinstance(source, MDP):
         yield from model_episodes(source, pi, rng, limit)
+    numbered(source.observation_space)
     pi = checks.policy(pi, *np.shape(pi))
     if pi.shape[1] != getattr(source.action_space, "n", None):
         raise ShapeError(f"pi has {pi.shape[1]} columns; one for each action of {source.action_space} is expected")
