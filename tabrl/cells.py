@@ -108,28 +108,36 @@ def as_arrays(result: Any) -> dict[str, Array]:
 def save(file: Path, text: str, arrays: Mapping[str, Array]) -> None:
     """Write a finished cell whole or not at all: what it is, and its arrays. No pickle."""
     header = canonical({"format": FORMAT, "cell": text, "names": list(arrays)})
+    members: dict[str, Any] = {f"x{i}": x for i, x in enumerate(arrays.values())}
     with atomic(file) as out:
-        np.savez(out, header=np.array(header), **{f"x{i}": x for i, x in enumerate(arrays.values())})
+        np.savez(out, header=np.array(header), **members)
 
 
 def load(file: Path, text: str) -> dict[str, Array]:
     """Read the arrays of a finished cell; raise ModelError where the file is damaged or holds another cell."""
     what = f"file[{str(file)!r}]"
+    try:
+        held, arrays = contents(file)
+    except (ModelError, *DAMAGE) as error:
+        reason = str(error).partition(";")[0]
+        raise ModelError(
+            f"{what} is not readable ({reason}); a finished cell is expected; delete it and run again"
+        ) from None
+    if held != text:
+        raise ModelError(f"{what} holds {held}; {text} is expected; delete it and run again")
+    return arrays
+
+
+def contents(file: Path) -> tuple[str, dict[str, Array]]:
+    """What a file says it holds, and its arrays."""
     with open(file, "rb") as source:
-        try:
-            headers(source, what)  # refuses objects and sizes that the file does not hold
-            source.seek(0)
-            with np.load(source, allow_pickle=False) as members:
-                header = json.loads(str(members["header"]))
-                if header["format"] != FORMAT or header["cell"] != text:
-                    raise ModelError(f"{what} holds {header['cell']}; {text} is expected; delete it and run again")
-                return {str(name): members[f"x{i}"] for i, name in enumerate(header["names"])}
-        except ModelError:
-            raise
-        except DAMAGE as error:
-            raise ModelError(
-                f"{what} is not readable ({error}); a finished cell is expected; delete it and run again"
-            ) from None
+        headers(source, "it")  # refuses objects and sizes that the file does not hold
+        source.seek(0)
+        with np.load(source, allow_pickle=False) as members:
+            header = json.loads(str(members["header"]))
+            if header["format"] != FORMAT:
+                raise ModelError(f"it has format {header['format']}, not {FORMAT}")
+            return header["cell"], {str(name): members[f"x{i}"] for i, name in enumerate(header["names"])}
 
 
 def clean(folder: Path, files: Iterable[Path]) -> None:
@@ -144,15 +152,22 @@ def check_values(name: Any, values: Any) -> tuple[Value, ...]:
     """Turn the values of one parameter into plain Python numbers and strings; refuse anything else."""
     if not isinstance(name, str) or not name.isidentifier():
         raise ValueError(f"grid has the parameter {name!r}; the name of an argument is expected")
-    if not isinstance(values, list | tuple | range | np.ndarray) or np.ndim(values) != 1 or not len(values):
+    flat = values.ndim == 1 if isinstance(values, np.ndarray) else isinstance(values, list | tuple | range)
+    if not flat or not len(values):
         raise ValueError(f"grid[{name!r}] is {values!r:.60}; a list of one or more numbers or strings is expected")
-    plain = tuple(x.item() if isinstance(x, np.generic) else x for x in values)
+    plain = tuple(check_value(x, f"grid[{name!r}][{i}]") for i, x in enumerate(values))
     for i, x in enumerate(plain):
-        if type(x) not in (bool, int, float, str) or (isinstance(x, float) and not np.isfinite(x)):
-            raise ValueError(f"grid[{name!r}][{i}] is {x!r:.60}; a finite number, True, False or a string is expected")
         if x in plain[:i]:
             raise ValueError(f"grid[{name!r}][{i}] is {x!r} for the second time; distinct values are expected")
     return plain
+
+
+def check_value(x: Any, name: str) -> Value:
+    """Return a plain Python number or string."""
+    x = x.item() if isinstance(x, np.generic) else x
+    if type(x) not in (bool, int, float, str) or (isinstance(x, float) and not np.isfinite(x)):
+        raise ValueError(f"{name} is {x!r:.60}; a finite number, True, False or a string is expected")
+    return x  # type: ignore[no-any-return]
 
 
 def check_count(n: Any, name: str, least: int) -> int:

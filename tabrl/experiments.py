@@ -62,6 +62,8 @@ class Result:
 
         Values compare exactly. Raises ValueError for a name or a value that is not in the grid.
 
+        >>> def product(rng, a, b):
+        ...     return a * b
         >>> run(product, {"a": [2, 3], "b": [5, 7]}, 1).select(a=3).value[:, 0]
         array([15, 21])
         """
@@ -105,15 +107,20 @@ def run(
     is False. Raises ValueError for a bad grid or function, ModelError for a damaged file of the folder, ShapeError
     where cells disagree in shape, RuntimeError if all cells fail.
 
-    >>> result = run(product, {"a": [2, 3], "b": [5, 7]}, seeds=4)
+    >>> def sample_mean(rng, n):
+    ...     return rng.random(n).mean()
+    >>> result = run(sample_mean, {"n": [10, 1000]}, seeds=50)
     >>> result.value.shape
-    (2, 2, 4)
+    (2, 50)
+    >>> result.value.std(axis=result.axis).round(2)
+    array([0.09, 0.01])
     """
     axes = {name: cells.check_values(name, values) for name, values in grid.items()}
     check(f, axes, folder, jobs)
-    todo = plan(axes, cells.check_count(seeds, "seeds", 1), cells.check_count(seed, "seed", 0))
+    seeds, seed = cells.check_count(seeds, "seeds", 1), cells.check_count(seed, "seed", 0)
+    todo = plan(axes, seeds, seed)
     outcomes: dict[int, dict[str, Array] | Failed] = {}
-    store = Store(f, version, Path(folder), todo) if folder is not None else None
+    store = Store(f, cells.check_value(version, "version"), Path(folder), todo) if folder is not None else None
     if store is not None:
         outcomes = store.finished()
     with bar(len(todo), len(outcomes), progress) as tick:
@@ -127,15 +134,6 @@ def run(
         first = result.failed[0]
         print(f"{len(result.failed)} of {len(todo)} cells failed; the first: {show(first)}", file=sys.stderr)
     return result
-
-
-def product(rng: np.random.Generator, a: int, b: int) -> int:
-    """Multiply: the function of the examples on this page.
-
-    >>> product(np.random.default_rng(0), 2, 3)
-    6
-    """
-    return a * b
 
 
 def check(f: Function, axes: Mapping[str, Any], folder: str | Path | None, jobs: int | None) -> None:

@@ -69,20 +69,26 @@ def walk(
     K: int,
     keep: F,
     other: I,
-    s_next: I,
+    to: I,
+    pays: F,
+    gamma: F,
     ends: B,
     start: I,
     start_keep: F,
     start_other: I,
     limit: int,
     at: I,
-    s: I,
     outcome: I,
+    s: I,
+    s_next: I,
+    r: F,
+    discount: F,
     last: B,
 ) -> None:
     """Follow a policy for len(s) steps by its alias tables (see `sample.Tables`).
 
-    at: state, or -1 for a new start, and steps so far; carried over from call to call.
+    at: state, or -1 for a new start, and steps so far; carried over from call to call. The arrays from
+    outcome on are filled.
     """
     state, steps = at[0], at[1]
     for t in range(s.shape[0]):
@@ -98,11 +104,12 @@ def walk(
         x = u[t, 0] * K
         i = int(x)
         o = state * K + i
-        if x - i >= keep[o]:
-            o = other[o]
+        instead = other[o]
+        o = o if x - i < keep[o] else instead  # a select: a branch would be mispredicted
         steps += 1
-        s[t], outcome[t] = state, o
-        state = s_next[o]
+        outcome[t], s[t], r[t], discount[t] = o, state, pays[o], gamma[o]
+        state = to[o]
+        s_next[t] = state
         last[t] = ends[o] or steps >= limit
         if last[t]:
             state = -1

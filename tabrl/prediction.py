@@ -14,7 +14,7 @@ from tabrl import checks
 from tabrl.errors import ModelError, ShapeError
 from tabrl.learning_kernels import n_step_pass, td0_pass, td_lambda_pass, towards, true_online_pass
 from tabrl.returns import discounted_sum, lambda_returns
-from tabrl.sample import cut, join, transitions
+from tabrl.sample import Stream, cut, join, transitions
 from tabrl.types import F, I, Transitions, ValueUpdate
 
 Schedule: TypeAlias = Callable[[F], F]  # number of a state's update, from 1, to its step size
@@ -73,14 +73,24 @@ def start(V: F, alpha: Alpha, every: int) -> tuple[F, Steps]:
 def pieces(experience: Iterable[Any], S: int, every: int) -> Iterator[tuple[int, Transitions]]:
     """Cut experience so that every multiple of `every` ends a piece: (transitions so far, piece)."""
     t = 0
-    for x in transitions(experience):
-        check_states(x, S)
+    for x in checked(experience, S):
         i = 0
         while i < len(x.r):
             j = min(len(x.r), i + every - t % every)
             t += j - i
             yield t, cut(x, i, j)
             i = j
+
+
+def checked(experience: Iterable[Any], S: int) -> Iterator[Transitions]:
+    """Read experience as transitions between states 0 … S-1; a stream is known to have them."""
+    if isinstance(experience, Stream):
+        if experience.S != S:
+            raise ShapeError(f"V has shape {(S,)}; {(experience.S,)} is expected, a value for each state of the model")
+        yield from experience
+    for x in transitions(experience):
+        check_states(x, S)
+        yield x
 
 
 def check_states(x: Transitions, S: int) -> None:
@@ -193,8 +203,7 @@ def n_step_td(experience: Iterable[Any], *, alpha: Alpha, V: F, n: int, every: i
         raise ValueError(f"n is {n}; 1 or more steps are expected")
     t, error = 0, np.zeros(1)
     rest: Transitions | None = None
-    for x in transitions(experience):
-        check_states(x, len(V))
+    for x in checked(experience, len(V)):
         rest = x if rest is None else join([rest, x])
         done = 1
         while done:
@@ -210,8 +219,7 @@ def n_step_td(experience: Iterable[Any], *, alpha: Alpha, V: F, n: int, every: i
 def fragments(experience: Iterable[Any], S: int) -> Iterator[Transitions]:
     """Whole episodes, put together where they run over several pieces; an unfinished end is left out."""
     parts: list[Transitions] = []
-    for x in transitions(experience):
-        check_states(x, S)
+    for x in checked(experience, S):
         for y in split(x):
             parts.append(y)
             if y.last[-1]:

@@ -28,7 +28,6 @@ class Tables(NamedTuple):
     K: int
     keep: F  # (S·K,)
     other: I  # (S·K,)
-    action: I  # (S·K,)
     s_next: I  # (S·K,)
     r: F  # (S·K,)
     discount: F  # (S·K,)
@@ -36,6 +35,7 @@ class Tables(NamedTuple):
     start: I  # (L,) states in which an episode can start
     start_keep: F  # (L,) alias table over them
     start_other: I  # (L,)
+    action: I  # (S·K,)
 
 
 def tables(mdp: MDP, pi: F) -> Tables:
@@ -62,8 +62,8 @@ def tables(mdp: MDP, pi: F) -> Tables:
     here = np.repeat(np.arange(mdp.S), K)
     s_next = np.where(laid_out(p, 0.0) > 0, laid_out(column, 0), here)
     return Tables(
-        K, keep, other, laid_out(row % mdp.A, 0), s_next, laid_out(reward, 0.0), laid_out(discount, 0.0),
-        mdp.terminal[s_next], start, start_keep, start_other,
+        K, keep, other, s_next, laid_out(reward, 0.0), laid_out(discount, 0.0),
+        mdp.terminal[s_next], start, start_keep, start_other, laid_out(row % mdp.A, 0),
     )  # fmt: skip
 
 
@@ -112,7 +112,7 @@ class Stream:
         if limit is not None and limit < 1:
             raise ValueError(f"limit is {limit}; at least one step per episode is expected")
         self.tables, self.rng, self.block = tables(mdp, pi), rng, block
-        self.pi, self.A = pi, mdp.A
+        self.S = mdp.S
         self.limit = limit or 2**62
         self.at = np.array([-1, 0])  # state (-1: draw one) and steps of the running episode
 
@@ -122,12 +122,12 @@ class Stream:
 
     def draw(self, n: int) -> tuple[Transitions, I]:
         """Draw the next n transitions, and the outcome numbers that they took."""
-        u = self.rng.random((n, 1 if len(self.tables.start) == 1 else 2))
-        s, outcome, last = np.empty(n, np.int64), np.empty(n, np.int64), np.empty(n, np.bool_)
         t = self.tables
-        walk(u, t.K, t.keep, t.other, t.s_next, t.ends, t.start, t.start_keep, t.start_other,
-             self.limit, self.at, s, outcome, last)  # fmt: skip
-        return Transitions(s, t.s_next[outcome], t.r[outcome], t.discount[outcome], last), outcome
+        u = self.rng.random((n, 1 if len(t.start) == 1 else 2))
+        outcome, s, s_next = (np.empty(n, np.int64) for _ in range(3))
+        r, discount, last = np.empty(n), np.empty(n), np.empty(n, np.bool_)
+        walk(u, *t[:-1], self.limit, self.at, outcome, s, s_next, r, discount, last)
+        return Transitions(s, s_next, r, discount, last), outcome
 
 
 def episodes(

@@ -100,4 +100,4 @@ def replicates(x: Array, axis: int) -> int:
         raise ShapeError(f"x has shape {shape}; an axis {axis} is expected")
     if shape[axis] < 2:
         raise ShapeError(f"x has {shape[axis]} replicates along axis {axis}; two or more are expected")
-    return shape[axis]
+    return int(shape[axis])

@@ -14,10 +14,10 @@ LAYERS = {
     0: "types errors checks _jit _xp trace output rounding _version",
     1: "mdp model_checks build files policy chain markov longrun graph branches td_moments visits importance",
     2: "bellman returns advantages weights losses",
-    3: "learning_kernels dp sweeps undiscounted average average_reward kernels lp linear_program planning rational reference "
-       "sample prediction control gradient ppo",
+    3: "learning_kernels dp sweeps undiscounted average average_reward kernels lp linear_program planning rational "
+       "reference sample prediction control gradient ppo",
     4: "tokens",
-    5: "plots plot_grid experiments verify grading report report_page report_figures show "
+    5: "plots plot_grid experiments cells summary verify grading report report_page report_figures show "
        "cli __main__ lessons",
 }  # fmt: skip
 WORLDS = "envs"  # stands above L1 and imports nothing between L1 and the surface; the surface may import it

@@ -1,6 +1,7 @@
 """Sampling against the probabilities it is meant to follow."""
 
 from itertools import islice
+from typing import Any
 
 import gymnasium
 import numpy as np
@@ -86,9 +87,8 @@ def test_same_walk_with_and_without_numba() -> None:
     u = np.random.default_rng(5).random((500, 2))
     results = []
     for function in (kernels.walk, kernels.walk.py_func):  # type: ignore[attr-defined]
-        out = np.empty(500, np.int64), np.empty(500, np.int64), np.empty(500, np.bool_)
-        tables = (t.K, t.keep, t.other, t.s_next, t.ends, t.start, t.start_keep, t.start_other)
-        function(u, *tables, 9, np.array([-1, 0]), *out)
+        out: tuple[Any, ...] = (*np.empty((3, 500), np.int64), *np.empty((2, 500)), np.empty(500, np.bool_))
+        function(u, *t[:-1], 9, np.array([-1, 0]), *out)
         results.append([y.tobytes() for y in out])
     assert results[0] == results[1]
 
