@@ -64,7 +64,7 @@ def c_program(mdp: MDP, n: int, folder: str) -> Callable[[], None] | None:
     source = str(Path(__file__).with_name("td0.c"))
     subprocess.run(["cc", "-O3", "-shared", "-fPIC", "-o", library, source], check=True)
     td0 = ctypes.CDLL(library).td0
-    t = sample.tables(mdp, uniform(mdp))
+    t = sample.Stream(mdp, uniform(mdp), np.random.default_rng(0)).tables
     V, seed = np.zeros(mdp.S), np.array([1, 2], np.uint64)
 
     def run() -> None:

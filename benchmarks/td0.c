@@ -10,7 +10,7 @@ static inline uint64_t next(uint64_t *s) { /* xoroshiro128+, Blackman & Vigna (2
     return r;
 }
 
-void td0(double *V, int64_t n, int64_t K, const double *keep, const int64_t *other, const int64_t *to,
+void td0(double *V, int64_t n, int64_t K, const double *keep, const int32_t *other, const int32_t *to,
          const double *pays, const double *gamma, const uint8_t *ends, int64_t start, double alpha, uint64_t *seed) {
     int64_t s = start;
     for (int64_t t = 0; t < n; t++) {

@@ -102,7 +102,7 @@ def apply(operator: Affine, V: F) -> F:
 
 
 def bootstrap(chain: Chain) -> Matrix:
-    """gamma P without the columns of terminal states, whose values count as 0."""
+    """Gamma P without the columns of terminal states, whose values count as 0."""
     live = (~chain.terminal).astype(np.float64)
     if sp.issparse(chain.P):
         return sp.csr_array(chain.gamma * (chain.P @ sp.diags_array(live)))
@@ -165,7 +165,9 @@ def batch_mc(episodes: Sequence[Any], S: int, V: Any = None, *, first: bool = Fa
     for i, episode in enumerate(episodes):
         s, r, discount, _ = joined([episode], S)
         if len(discount) and discount[-1] != 0:
-            raise ModelError(f"episodes[{i}] is cut (its last discount is {discount[-1]:g}); a whole episode is expected")
+            raise ModelError(
+                f"episodes[{i}] is cut (its last discount is {discount[-1]:g}); a whole episode is expected"
+            )
         G = discounted_sum(r, discount)
         keep = np.unique(s, return_index=True)[1] if first else slice(None)
         np.add.at(total, s[keep], G[keep])

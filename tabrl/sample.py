@@ -16,7 +16,7 @@ from tabrl.kernels import walk
 from tabrl.mdp import MDP
 from tabrl.types import B, Episode, F, I, Transitions
 
-BLOCK = 4096  # transitions drawn at a time
+BLOCK = 8192  # transitions drawn at a time
 
 
 class Tables(NamedTuple):
@@ -38,32 +38,54 @@ class Tables(NamedTuple):
     action: I  # (S·K,)
 
 
-def tables(mdp: MDP, pi: F) -> Tables:
-    """Lay out the outcomes (a, s') of every state under pi (S,A) for sampling in constant time."""
-    pi = checks.policy(pi, mdp.S, mdp.A, mdp.legal)
-    rows = mdp.csr
-    row = np.repeat(np.arange(rows.shape[0]), np.diff(rows.indptr))
-    p = pi.ravel()[row] * rows.data
-    row, column, p = row[p > 0], rows.indices[p > 0].astype(np.int64), p[p > 0]
-    s = row // mdp.A
-    K = int(np.bincount(s, minlength=mdp.S).max(initial=1))
-    place = s * K + np.arange(len(s)) - np.searchsorted(s, s)
+class Outcomes(NamedTuple):
+    """What can follow each state, one entry per state, action, next state and reward; sorted by s."""
 
-    def laid_out(x: Any, fill: Any) -> Any:
-        out = np.full(mdp.S * K, fill)
-        out[place] = x
+    s: I
+    a: I
+    s_next: I
+    r: F
+    p: F
+
+
+def outcomes(mdp: MDP, pi: F) -> Outcomes:
+    """List what can follow each state under pi (S,A)."""
+    pi = checks.policy(pi, mdp.S, mdp.A, mdp.legal)
+    row = np.repeat(np.arange(mdp.S * mdp.A), np.diff(mdp.csr.indptr))
+    p = pi.ravel()[row] * mdp.csr.data
+    row, column, p = row[p > 0], mdp.csr.indices[p > 0].astype(np.int64), p[p > 0]
+    return Outcomes(row // mdp.A, row % mdp.A, column, entries_of(mdp, row, column), p)
+
+
+def merged(x: Outcomes) -> Outcomes:
+    """Add up outcomes that differ in the action alone: smaller tables stay in the cache. a is not kept."""
+    order = np.lexsort((x.r, x.s_next, x.s))
+    s, s_next, r = x.s[order], x.s_next[order], x.r[order]
+    new = np.r_[True, (s[1:] != s[:-1]) | (s_next[1:] != s_next[:-1]) | (r[1:] != r[:-1])]
+    p: F = np.bincount(np.cumsum(new) - 1, x.p[order]).astype(np.float64)
+    return Outcomes(s[new], np.full(int(new.sum()), -1), s_next[new], r[new], p)
+
+
+def tables(mdp: MDP, x: Outcomes) -> Tables:
+    """Lay outcomes out for sampling in constant time."""
+    K = int(np.bincount(x.s, minlength=mdp.S).max(initial=1))
+    place = x.s * K + np.arange(len(x.s)) - np.searchsorted(x.s, x.s)
+
+    def laid_out(y: Any, fill: Any) -> Any:
+        out = np.array(fill)
+        out[place] = y
         return out
 
-    keep, other = alias(laid_out(p, 0.0).reshape(mdp.S, K))
-    discount = np.where(mdp.terminal[column], 0.0, mdp.gamma)
+    p, zero = laid_out(x.p, np.zeros(mdp.S * K)), np.zeros(mdp.S * K)
+    keep, other = alias(p.reshape(mdp.S, K))
+    s_next = laid_out(x.s_next, np.repeat(np.arange(mdp.S), K))
+    discount = laid_out(np.where(mdp.terminal[x.s_next], 0.0, mdp.gamma), zero)
     start = np.flatnonzero(mdp.mu)
     start_keep, start_other = alias(mdp.mu[None, start])
-    reward = entries_of(mdp, row, column)
-    here = np.repeat(np.arange(mdp.S), K)
-    s_next = np.where(laid_out(p, 0.0) > 0, laid_out(column, 0), here)
+    action = laid_out(x.a, np.zeros(mdp.S * K, np.int64))
     return Tables(
-        K, keep, other, s_next, laid_out(reward, 0.0), laid_out(discount, 0.0),
-        mdp.terminal[s_next], start, start_keep, start_other, laid_out(row % mdp.A, 0),
+        K, keep, other.astype(np.int32), s_next.astype(np.int32), laid_out(x.r, zero), discount, mdp.terminal[s_next],
+        start, start_keep, start_other, action,
     )  # fmt: skip
 
 
@@ -101,17 +123,26 @@ class Stream:
     Iterating yields `Transitions` of `block` steps; an episode may run on into the next block. After a
     terminal state, or after `limit` steps, the next transition starts from mu. Every transition uses two
     uniform numbers (one if mu is a single state), so the block size does not change what is drawn.
+    actions=True keeps apart what differs in the action alone; `tables.action[outcome]` is then the action.
     """
 
     def __init__(
-        self, mdp: MDP, pi: F, rng: np.random.Generator, *, limit: int | None = None, block: int = BLOCK
+        self,
+        mdp: MDP,
+        pi: F,
+        rng: np.random.Generator,
+        *,
+        limit: int | None = None,
+        block: int = BLOCK,
+        actions: bool = False,
     ) -> None:
         if mdp.terminal[mdp.mu > 0].any():
             s = int(np.argmax(mdp.terminal & (mdp.mu > 0)))
             raise ModelError(f"mu[{s}] is {mdp.mu[s]}; 0 is expected, as episodes start in non-terminal states")
         if limit is not None and limit < 1:
             raise ValueError(f"limit is {limit}; at least one step per episode is expected")
-        self.tables, self.rng, self.block = tables(mdp, pi), rng, block
+        x = outcomes(mdp, pi)
+        self.tables, self.rng, self.block = tables(mdp, x if actions else merged(x)), rng, block
         self.S = mdp.S
         self.limit = limit or 2**62
         self.at = np.array([-1, 0])  # state (-1: draw one) and steps of the running episode
@@ -163,7 +194,7 @@ def model_episodes(mdp: MDP, pi: F, rng: np.random.Generator, limit: int | None)
     """Cut a stream at the ends of its episodes."""
     if limit is None:
         occupancy(induce(mdp, pi)._replace(gamma=1.0), mdp.mu)  # raises where the policy may never end
-    stream = Stream(mdp, pi, rng, limit=limit)
+    stream = Stream(mdp, pi, rng, limit=limit, actions=True)
     with np.errstate(divide="ignore"):
         logp = np.log(pi)
     parts: list[Transitions] = []

@@ -57,7 +57,7 @@ def test_stream_is_consistent(seed: int) -> None:
     rng = np.random.default_rng([2, seed])
     mdp = started(random_mdp(rng, proper=True, gamma=0.9))
     pi = random_policy(rng, mdp)
-    stream = sample.Stream(mdp, pi, rng, limit=5)
+    stream = sample.Stream(mdp, pi, rng, limit=5, actions=True)
     x, outcome = stream.draw(20_000)
     a = stream.tables.action[outcome]
     assert (x.discount == np.where(mdp.terminal[x.s_next], 0.0, 0.9)).all()
@@ -68,6 +68,21 @@ def test_stream_is_consistent(seed: int) -> None:
     lengths = np.diff(np.flatnonzero(np.r_[True, x.last]))
     assert lengths.max() == 5
     assert not mdp.terminal[x.s].any()
+
+
+def test_merged_outcomes_have_the_same_probabilities() -> None:
+    mdp = envs.slippery_grid(4)
+    pi = mdp.legal / mdp.legal.sum(1, keepdims=True)
+    x = sample.outcomes(mdp, pi)
+    y = sample.merged(x)
+    assert len(y.p) < len(x.p)
+    for z in (x, y):
+        assert np.allclose(np.bincount(z.s, z.p, mdp.S), ~mdp.terminal)
+        P = np.zeros((mdp.S, mdp.S))
+        np.add.at(P, (z.s, z.s_next), z.p)
+        assert np.allclose(
+            P, np.asarray(chain.induce(mdp, pi).P.todense()) if mdp.is_sparse else chain.induce(mdp, pi).P
+        )
 
 
 def test_blocks_do_not_change_what_is_drawn() -> None:
@@ -83,7 +98,7 @@ def test_same_walk_with_and_without_numba() -> None:
     from tabrl import kernels
 
     mdp = started(random_mdp(np.random.default_rng(3), proper=True))
-    t = sample.tables(mdp, random_policy(np.random.default_rng(4), mdp))
+    t = sample.tables(mdp, sample.outcomes(mdp, random_policy(np.random.default_rng(4), mdp)))
     u = np.random.default_rng(5).random((500, 2))
     results = []
     for function in (kernels.walk, kernels.walk.py_func):  # type: ignore[attr-defined]
