@@ -83,6 +83,11 @@ def path(folder: Path, text: str) -> Path:
     return folder / f"{hashlib.sha256(text.encode()).hexdigest()}.npz"
 
 
+def brief(x: Any) -> str:
+    """One line for an error message: the first 60 characters of repr(x)."""
+    return " ".join(repr(x).split())[:60]
+
+
 def as_arrays(result: Any) -> dict[str, Array]:
     """What a cell returned, as named arrays; a single array is called "value".
 
@@ -97,7 +102,7 @@ def as_arrays(result: Any) -> dict[str, Array]:
         y = np.asarray(x)
         if not isinstance(name, str) or y.dtype.kind not in "biuf" or np.ma.is_masked(x):
             raise ValueError(
-                f"the result {name!r} is {x!r:.60}; a real number, an array of them, or a dict of both is expected"
+                f"the result {name!r} is {brief(x)}; a real number, an array of them, or a dict of both is expected"
             )
         out[name] = y
     if not out:
@@ -154,7 +159,7 @@ def check_values(name: Any, values: Any) -> tuple[Value, ...]:
         raise ValueError(f"grid has the parameter {name!r}; the name of an argument is expected")
     flat = values.ndim == 1 if isinstance(values, np.ndarray) else isinstance(values, list | tuple | range)
     if not flat or not len(values):
-        raise ValueError(f"grid[{name!r}] is {values!r:.60}; a list of one or more numbers or strings is expected")
+        raise ValueError(f"grid[{name!r}] is {brief(values)}; a list of one or more numbers or strings is expected")
     plain = tuple(check_value(x, f"grid[{name!r}][{i}]") for i, x in enumerate(values))
     for i, x in enumerate(plain):
         if x in plain[:i]:
@@ -166,7 +171,7 @@ def check_value(x: Any, name: str) -> Value:
     """Return a plain Python number or string."""
     x = x.item() if isinstance(x, np.generic) else x
     if type(x) not in (bool, int, float, str) or (isinstance(x, float) and not np.isfinite(x)):
-        raise ValueError(f"{name} is {x!r:.60}; a finite number, True, False or a string is expected")
+        raise ValueError(f"{name} is {brief(x)}; a finite number, True, False or a string is expected")
     return x  # type: ignore[no-any-return]
 
 
@@ -195,6 +200,6 @@ def check_name(function: Function, why: str) -> None:
     """Require a function at the top level of a module: other processes and later runs know it by its name."""
     if not inspect.isfunction(function) or "<" in function.__qualname__:
         raise ValueError(
-            f"cell is {function!r:.80}; {why} needs a function at the top level of a module"
+            f"cell is {brief(function)}; {why} needs a function at the top level of a module"
             "; give fixed arguments as grid entries with one value"
         )

@@ -120,7 +120,8 @@ def run(
     seeds, seed = cells.check_count(seeds, "seeds", 1), cells.check_count(seed, "seed", 0)
     todo = plan(axes, seeds, seed)
     outcomes: dict[int, dict[str, Array] | Failed] = {}
-    store = Store(f, cells.check_value(version, "version"), Path(folder), todo) if folder is not None else None
+    version = cells.check_value(version, "version")
+    store = Store(f, version, Path(folder), todo) if folder is not None else None
     if store is not None:
         outcomes = store.finished()
     with bar(len(todo), len(outcomes), progress) as tick:
@@ -139,7 +140,7 @@ def run(
 def check(f: Function, axes: Mapping[str, Any], folder: str | Path | None, jobs: int | None) -> None:
     """Refuse a function that cannot be called with this grid, or not by other processes."""
     if not callable(f):
-        raise ValueError(f"cell is {f!r:.80}; a function f(rng, **parameters) is expected")
+        raise ValueError(f"cell is {cells.brief(f)}; a function f(rng, **parameters) is expected")
     if jobs is not None and (isinstance(jobs, bool) or not isinstance(jobs, int) or jobs == 0 or jobs < -1):
         raise ValueError(f"jobs is {jobs!r}; a positive integer, -1 for all processors, or None is expected")
     if folder is not None:
