@@ -5,6 +5,8 @@ of a state's k-th update, the last entry standing for all later ones; count (S,)
 Each returns its last error.
 """
 
+import numpy as np
+
 from tabrl._jit import kernel
 from tabrl.types import B, F, I
 
@@ -104,3 +106,13 @@ def true_online_pass(
             z[i] *= decay
         old[0] = 0.0 if last[t] else v_next
     return delta
+
+
+@kernel
+def n_step_runs(V: F, first: I, s: I, s_next: I, r: F, discount: F, last: B, n: int, alpha: float, error: F) -> None:
+    """One episode of n-step TD in each of many runs: run i owns V[i] (S,) and transitions first[i] … first[i+1]-1."""
+    size, count = error[1:2], np.zeros(V.shape[1], np.int64)
+    size[0] = alpha
+    for i in range(V.shape[0]):
+        a, b = first[i], first[i + 1]
+        n_step_pass(V[i], s[a:b], s_next[a:b], r[a:b], discount[a:b], last[a:b], n, b - a, size, count, error)

@@ -18,7 +18,8 @@ LAYERS = {
        "reference sample prediction off_policy control gradient ppo "
        "td_moments td_limits operators visits importance",
     4: "tokens",
-    5: "plots plot_grid experiments cells summary verify grading report report_page report_figures show "
+    5: "figures plot_learning "
+       "plots plot_grid experiments cells summary verify grading report report_page report_figures show "
        "cli __main__ lessons",
 }  # fmt: skip
 WORLDS = "envs"  # stands above L1 and imports nothing between L1 and the surface; the surface may import it
