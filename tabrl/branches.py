@@ -9,8 +9,11 @@ import numpy as np
 
 from tabrl import checks
 from tabrl.chain import entries_of
+from tabrl.errors import ModelError
 from tabrl.mdp import MDP
 from tabrl.types import F, I
+
+DENSE = 5000  # states of the largest dense table
 
 
 class Branches(NamedTuple):
@@ -60,6 +63,7 @@ def step(mdp: MDP, pi: F) -> Step:
     pi = checks.policy(pi, mdp.S, mdp.A, mdp.legal)
     states = np.flatnonzero(~mdp.terminal)
     n = len(states)
+    dense_enough(n)
     index = np.full(mdp.S, n)
     index[states] = np.arange(n)
     b = branches(mdp)
@@ -69,3 +73,9 @@ def step(mdp: MDP, pi: F) -> Step:
     R = np.bincount(cell, share * b.R, n * (n + 1))
     noise = np.bincount(cell, share * (b.R - R[cell]) ** 2, n * (n + 1))
     return Step(states, *(x.astype(np.float64).reshape(n, n + 1) for x in (total, R, noise)))
+
+
+def dense_enough(n: int) -> None:
+    """Refuse to build an (n,n) table for a large sparse model."""
+    if n > DENSE:
+        raise ModelError(f"mdp has {n} states to tabulate; at most {DENSE} fit the dense tables that are needed here")

@@ -12,11 +12,12 @@ import scipy.sparse as sp
 
 from tabrl import checks
 from tabrl.branches import branches
-from tabrl.chain import average, evaluate, induce, listed
+from tabrl.chain import average, evaluate, evaluate_with_weight, induce, listed, return_variance
 from tabrl.errors import ModelError, NotConverged
 from tabrl.graph import recurrent_classes
 from tabrl.markov import solve, visited
 from tabrl.mdp import MDP
+from tabrl.rounding import U
 from tabrl.types import B as Mask
 from tabrl.types import F, Matrix
 
@@ -59,14 +60,14 @@ def per_decision(mdp: MDP, pi: F, b: F) -> Estimate:
     of gamma^2 B is below 1; it is inf where a class of states with radius >= 1 can be reached and something random
     happens there or later. b = pi gives the variance of the return (Sobel 1982). Infinite horizons are allowed for
     gamma < 1. Raises ModelError naming s, a where pi > 0 and b = 0.
-    Source: Precup, Sutton & Singh (2000), eq. 5; Sutton & Barto (2018), section 5.9; ledger E1.14.
+    Source: Precup, Sutton & Singh (2000); Sutton & Barto (2018), section 5.9; ledger E1.14.
 
     >>> bandit = MDP([[[0, 1], [0, 1]], [[0, 1], [0, 1]]], [[1, 0], [0, 0]], 1.0, terminal=[0, 1])
     >>> per_decision(bandit, np.array([[0.5, 0.5], [1, 0]]), np.array([[0.25, 0.75], [1, 0]])).variance
     array([0.75, 0.  ])
     """
     pi, b, second = ratios(mdp, pi, b)
-    V = evaluate(induce(mdp, pi))
+    V = values(mdp, pi)
     return Estimate(V, smallest_solution(mdp.gamma**2 * second, step_variance(mdp, pi, b, V)))
 
 
@@ -77,8 +78,8 @@ def trajectory(mdp: MDP, pi: F, b: F) -> Estimate:
 
     pi, b: (S,A), b > 0 wherever pi is; both must end with probability 1. Returns (S,) each. Finite in every state if
     the spectral radius of B is below 1 (no gamma^2: a reward received early is multiplied by all later ratios). Where
-    it is not, the variance is inf, except on states from which only gamma^2 B matters because nothing is paid before
-    the ratios are bounded. Rewards that cancel along every path are not looked for.
+    it is not, the variance is inf, except on states from which nothing is paid until the last such class is left: there
+    gamma^2 B decides. Rewards that cancel along every path are not looked for.
     Source: Sutton & Barto (2018), eq. 5.5 and example 5.5; ledger E1.14.
 
     >>> P = [[[0.9, 0.1], [0, 1]], [[0, 1], [0, 1]]]
@@ -86,7 +87,7 @@ def trajectory(mdp: MDP, pi: F, b: F) -> Estimate:
     >>> trajectory(one, np.array([[1.0, 0], [1, 0]]), np.full((2, 2), 0.5))
     Estimate(mean=array([1., 0.]), variance=array([inf,  0.]))
     """
-    return Estimate(evaluate(induce(mdp, pi)), weight_moments(mdp, pi, b).WG)
+    return Estimate(values(mdp, pi), weight_moments(mdp, pi, b).WG)
 
 
 def weighted(mdp: MDP, pi: F, b: F) -> WeightedEstimate:
@@ -96,19 +97,18 @@ def weighted(mdp: MDP, pi: F, b: F) -> WeightedEstimate:
 
     pi, b as in `trajectory`. Returns (S,) each; inf variance and nan bias where Var[W] is infinite (0 where the return
     is certain, for then the estimate is exact). b = pi gives bias 0 and Sobel's variance.
-    Source: Sutton & Barto (2018), eq. 5.6; delta method as in Owen (2013), Monte Carlo theory, eq. 9.8; ledger E1.14.
+    Source: Sutton & Barto (2018), eq. 5.6; delta method as in Owen (2013), Monte Carlo theory, chapter 9; ledger E1.14.
 
     >>> bandit = MDP([[[0, 1], [0, 1]], [[0, 1], [0, 1]]], [[1, 0], [0, 0]], 1.0, terminal=[0, 1])
     >>> weighted(bandit, np.array([[0.5, 0.5], [1, 0]]), np.array([[0.25, 0.75], [1, 0]])).variance.round(6)
     array([0.333333, 0.      ])
     """
     w = weight_moments(mdp, pi, b)
-    V = evaluate(induce(mdp, pi))
-    spread = smallest_solution(mdp.gamma**2 * induce(mdp, pi).P, step_variance(mdp, pi, pi, V))
+    V = values(mdp, pi)
     with np.errstate(invalid="ignore"):
         bias = V * w.W - w.cross
         variance = np.maximum(w.WG - 2 * V * w.cross + V**2 * w.W, 0.0)
-    lost, sure = np.isinf(w.W), spread == 0
+    lost, sure = np.isinf(w.W), certain(mdp, pi)
     variance = np.where(lost, np.where(V == 0, w.WG, np.inf), variance)
     return WeightedEstimate(np.where(sure, 0.0, np.where(lost, np.nan, bias)), np.where(sure, 0.0, variance))
 
@@ -142,7 +142,7 @@ def weight_moments(mdp: MDP, pi: F, b: F) -> Weights:
     pi, b, second = ratios(mdp, pi, b)
     for name, policy in (("pi", pi), ("b", b)):
         refuse_endless(mdp, policy, name)
-    gamma, V, x = mdp.gamma, evaluate(induce(mdp, pi)), branches(mdp)
+    gamma, V, x = mdp.gamma, values(mdp, pi), branches(mdp)
     p, rho = b[x.s, x.a] * x.P, pi[x.s, x.a] / np.where(b > 0, b, 1.0)[x.s, x.a]
     gain = rho * (x.R + gamma * V[x.s_next]) - V[x.s]
 
@@ -186,6 +186,21 @@ def step_variance(mdp: MDP, pi: F, b: F, V: F) -> F:
     rho = pi[x.s, x.a] / np.where(b > 0, b, 1.0)[x.s, x.a]
     gain = rho * (x.R + mdp.gamma * V[x.s_next]) - V[x.s]
     return np.bincount(x.s, b[x.s, x.a] * x.P * gain**2, mdp.S).astype(np.float64)
+
+
+def values(mdp: MDP, pi: F) -> F:
+    """V_pi, exactly 0 where no reward is ahead."""
+    chain, x = induce(mdp, pi), branches(mdp)
+    paid = np.zeros(mdp.S, np.bool_)
+    paid[x.s[(pi[x.s, x.a] > 0) & (x.R != 0)]] = True
+    return np.where(visited(chain.P.T, paid), evaluate(chain), 0.0)
+
+
+def certain(mdp: MDP, pi: F) -> Mask:
+    """States whose return has no more variance than rounding can make."""
+    V, w = evaluate_with_weight(induce(mdp, pi))
+    noise = (16 + mdp.longest_row) * U * (mdp.R_max + 2 * abs(V).max(initial=0.0))
+    return return_variance(mdp, pi) <= w * noise**2  # type: ignore[no-any-return]
 
 
 def smallest_solution(M: Matrix, source: F, active: Mask | None = None) -> F:

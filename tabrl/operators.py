@@ -11,6 +11,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tabrl import checks
+from tabrl.branches import dense_enough
 from tabrl.chain import Chain, evaluate, listed
 from tabrl.errors import ModelError, NotConverged, ShapeError
 from tabrl.markov import solve
@@ -48,7 +49,7 @@ def n_step_operator(chain: Chain, n: float) -> Affine:
     """
     if n == math.inf:
         return constant(chain)
-    if n != int(n) or n < 1:
+    if not 1 <= n < math.inf or n != int(n):
         raise ModelError(f"n is {n}; a whole number >= 1, or inf, is expected")
     D = bootstrap(chain)
     matrix, vector = D, chain.r
@@ -66,8 +67,7 @@ def lambda_operator(chain: Chain, lam: float) -> Affine:
     lam in [0, 1]. The matrix is dense (S,S). A contraction in the max norm with factor gamma (1 - lam) / (1 - gamma
     lam); its fixed point is V_pi. lam = 0 is T_pi, lam = 1 the constant V_pi. Raises NotConverged where gamma lam = 1
     to working precision and the chain does not end.
-    Source: Sutton & Barto (2018), eq. 12.2; Bertsekas & Tsitsiklis (1996), section 2.3.1 of the lambda-operator
-    (prop. 2.8); ledger E1.9.
+    Source: Sutton & Barto (2018), eq. 12.2; Tsitsiklis & Van Roy (1997); ledger E1.9.
 
     >>> loop = Chain(np.array([[0.5]]), np.array([1.0]), 0.5, np.array([False]))
     >>> [round(float(x.item()), 6) for x in lambda_operator(loop, 0.5)[:2]]
@@ -76,6 +76,7 @@ def lambda_operator(chain: Chain, lam: float) -> Affine:
     lam = unit(lam, "lam")
     if lam == 1:
         return constant(chain)
+    dense_enough(len(chain.r))
     D = bootstrap(chain)
     dense = D.toarray() if sp.issparse(D) else D
     x = solve(D, lam, np.column_stack([chain.r, (1 - lam) * dense]))

@@ -166,7 +166,7 @@ def restarts(mdp: MDP, mu: Any) -> F:
 def yields(steps: int, every: int) -> range:
     """The times every, 2 every, … up to steps."""
     for name, n in (("steps", steps), ("every", every)):
-        if n != int(n) or n < 1:
+        if not 1 <= n < np.inf or n != int(n):
             raise ModelError(f"{name} is {n}; a whole number >= 1 is expected")
     return range(every, steps + 1, every)
 

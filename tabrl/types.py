@@ -107,3 +107,11 @@ class ValueUpdate(NamedTuple):
     t: int  # transitions used so far
     V: F  # (S,)
     delta: float  # last error: what the last update moved towards, less the old value
+
+
+class ActionUpdate(NamedTuple):
+    """The action values after an update."""
+
+    t: int  # transitions used so far
+    Q: F  # (S,A)
+    delta: float  # last error: what the last update moved towards, less the old value

@@ -10,6 +10,7 @@ import numpy as np
 import scipy.sparse as sp
 
 from tabrl import checks
+from tabrl.branches import dense_enough
 from tabrl.chain import average, evaluate, induce, listed, return_variance
 from tabrl.errors import ModelError
 from tabrl.graph import recurrent_classes
@@ -48,7 +49,7 @@ def cycle(mdp: MDP, pi: F, s: int) -> Cycle:
     pi: (S,A). s: a non-terminal state. With h the probability of another visit, for each power:
     b(s) = sum of P R h + gamma P b, and the same with 1 - h for the last part. Discounts that are conditioned on an
     event of probability 0 are 0. Raises ModelError unless the policy ends from everywhere.
-    Source: the cycle decomposition of Singh & Sutton (1996), section 3.
+    Source: the cycle decomposition of Singh & Sutton (1996).
 
     >>> from tabrl.envs.chains import loop
     >>> c = cycle(loop(0.75, stay=2, end=5), np.ones((2, 1)), 0)
@@ -58,6 +59,7 @@ def cycle(mdp: MDP, pi: F, s: int) -> Cycle:
     pi = checks.policy(pi, mdp.S, mdp.A, mdp.legal)
     if not 0 <= s < mdp.S or mdp.terminal[s]:
         raise ModelError(f"s is {s}; a non-terminal state in 0 … {mdp.S - 1} is expected")
+    dense_enough(mdp.S)
     chain, gamma = induce(mdp, pi), mdp.gamma
     endless = recurrent_classes(chain.P)[0] >= 0
     if endless.any():
@@ -100,7 +102,7 @@ def first_visit(mdp: MDP, pi: F, s: int, n: int) -> Error:
 
         bias 0,   variance = mse = Var[G | s] / n
 
-    pi: (S,A); it must end from everywhere. Source: Singh & Sutton (1996), theorem 6; ledger E1.6.
+    pi: (S,A); it must end from everywhere. Source: Singh & Sutton (1996); ledger E1.6.
 
     >>> from tabrl.envs.chains import loop
     >>> first_visit(loop(0.75), np.ones((2, 1)), 0, 4)
@@ -122,7 +124,7 @@ def every_visit_bias(mdp: MDP, pi: F, s: int, n: int) -> float:
     f probability of another visit, g = E[gamma^length] and x the reward of a cycle, y the reward after the last
     visit. At gamma = 1 it is -x f/((1-f)(n+1)), on the loop chain Singh & Sutton's. The leading term is
     -kappa / ((1+z)^2 n). pi: (S,A); it must end from everywhere. f = 0 gives 0.
-    Source: Singh & Sutton (1996), theorem 7 for gamma = 1 (discounted: with h_j = E[G | j cycles to go] summed over
+    Source: Singh & Sutton (1996) for gamma = 1 (discounted: with h_j = E[G | j cycles to go] summed over
     the negative binomial number of visits); ledger E1.6.
 
     >>> from tabrl.envs.chains import loop
@@ -143,7 +145,7 @@ def every_visit(mdp: MDP, pi: F, s: int, n: int) -> Error:
 
     * convolution; p_k probability of k visits in an episode, B_k and A_k that times the first and second moment of the
     sum of their (G - V). Summed by FFT until the tail of N is below 1e-18. Costs about n / (1-f) numbers.
-    pi: (S,A); it must end from everywhere. Source: ledger E1.6; the ratio of Singh & Sutton (1996), section 3.
+    pi: (S,A); it must end from everywhere. Source: ledger E1.6; the ratio of Singh & Sutton (1996).
 
     >>> from tabrl.envs.chains import loop
     >>> error = every_visit(loop(0.75), np.ones((2, 1)), 0, 2)
@@ -169,7 +171,7 @@ def every_visit_rate(mdp: MDP, pi: F, s: int) -> Error:
 
         n bias -> -kappa / (1+z)^2,   n mse -> (1-f)^2 E[(sum over the visits of an episode of (G - V))^2]
 
-    Source: the delta method for a ratio of means, Singh & Sutton (1996), section 3.3; ledger E1.6.
+    Source: the delta method for a ratio of means, Singh & Sutton (1996); ledger E1.6.
 
     >>> from tabrl.envs.chains import loop
     >>> every_visit_rate(loop(0.75), np.ones((2, 1)), 0).mse.__round__(6)
@@ -188,7 +190,7 @@ def visit_totals(mdp: MDP, pi: F, s: int) -> tuple[float, float]:
         E[sum of G] = V(s) / (1-f),   E[visits] = 1 / (1-f)
 
     Their quotient is V(s): the every-visit estimate is a ratio of two unbiased ones, and biased only as a ratio.
-    Source: Singh & Sutton (1996), section 3.3; ledger E1.6.
+    Source: Singh & Sutton (1996); ledger E1.6.
 
     >>> from tabrl.envs.chains import loop
     >>> visit_totals(loop(0.75), np.ones((2, 1)), 0)
@@ -240,5 +242,5 @@ def sums(c: Cycle) -> tuple[F, F, F]:
 
 def positive(n: int) -> None:
     """Refuse a number of episodes that is not a whole number >= 1."""
-    if n != int(n) or n < 1:
+    if not 1 <= n < np.inf or n != int(n):
         raise ModelError(f"n is {n}; a whole number of episodes >= 1 is expected")

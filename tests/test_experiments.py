@@ -5,6 +5,7 @@ import hashlib
 import json
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -55,6 +56,16 @@ def renamed(rng: np.random.Generator, n: int) -> dict[str, int]:
 
 def wordy(rng: np.random.Generator, n: int) -> Any:
     return ["text", {1: 2.0}, {}, [object()], np.ma.masked_array([1.0], [True])][n]
+
+
+def patient(rng: np.random.Generator, n: int, folder: str) -> int:
+    """The first cell ends at once; the others wait for its file."""
+    deadline = time.monotonic() + 10
+    while n and not list(Path(folder).glob("*.npz")):
+        if time.monotonic() > deadline:
+            raise TimeoutError
+        time.sleep(0.005)
+    return n
 
 
 def residuals(rng: np.random.Generator, tol: float) -> np.ndarray[Any, Any]:
@@ -316,6 +327,10 @@ def test_kill_9_loses_no_finished_cell(tmp_path: Path) -> None:
         assert a.files == b.files == ["first", "x"] and all(a[k].tobytes() == b[k].tobytes() for k in a.files)
 
 
+def test_a_cell_is_written_as_soon_as_it_ends(tmp_path: Path) -> None:
+    assert run(patient, {"n": range(6), "folder": [str(tmp_path)]}, 1, jobs=2, folder=tmp_path).failed == ()
+
+
 @pytest.mark.parametrize("step", ["write", "flush", "rename"])
 def test_kill_9_inside_a_write(tmp_path: Path, step: str) -> None:
     folder = tmp_path / "killed"
@@ -537,3 +552,21 @@ def test_a_dask_cluster_gives_the_same_bits(tmp_path: Path) -> None:
     ):
         assert same(local, run(sampled, GRID, 3, folder=tmp_path))
     assert len(finished(tmp_path)) == 36
+
+
+@pytest.mark.parametrize("block", [0, 1])
+def test_the_page_about_experiments(tmp_path: Path, block: int) -> None:
+    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "docs/experiments.md").read_text(), re.DOTALL)
+    assert len(blocks) == 2
+    if block == 1:
+        pytest.importorskip("dask.distributed", reason="Dask is not installed: pip install dask distributed")
+    for name, program in zip(("sweep.py", "cluster.py"), blocks, strict=True):
+        (tmp_path / name).write_text(program)
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))}
+    command = [sys.executable, "-W", "error", ("sweep.py", "cluster.py")[block]]
+    done = subprocess.run(command, env=environment, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and done.stderr == "", done.stderr
+    cell = {"function": "sweep.error", "parameters": {"n": 4, "alpha": 0.4}, "replicate": 19, "seed": 0, "version": 0}
+    assert len(finished(tmp_path / "cells")) == 80
+    assert cells.path(tmp_path / "cells", cells.canonical(cell)).exists(), "one name, run as a script or imported"
+    assert block == 0 or done.stdout == "(2, 2, 20, 10)\n"

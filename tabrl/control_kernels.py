@@ -1,0 +1,205 @@
+"""The updates of the control learners, and the walk that applies them to an explicit model.
+
+Q (S,A) action values, changed in place; pair (2,S,A) the two tables of double Q-learning; legal (S,A);
+alpha (m,) step size of a pair's k-th update; count (S·A,) updates of each pair so far; x a uniform number.
+"""
+
+from typing import NamedTuple
+
+from tabrl._jit import kernel
+from tabrl.learning_kernels import step_size
+from tabrl.types import B, F, I
+
+Q_LEARNING, SARSA, EXPECTED_SARSA, DOUBLE_Q = 0, 1, 2, 3
+
+
+class Outcomes(NamedTuple):
+    """What can follow each state and action: K outcomes a pair, drawn by the alias method (`sample.alias`)."""
+
+    K: int
+    keep: F  # (S·A·K,)
+    other: I  # (S·A·K,)
+    s_next: I  # (S·A·K,)
+    r: F  # (S·A·K,)
+    discount: F  # (S·A·K,) 0 where s_next is terminal
+    ends: B  # (S·A·K,) whether s_next is terminal
+    start: I  # (L,) states in which an episode can start
+    start_keep: F  # (L,)
+    start_other: I  # (L,)
+
+
+class Moves(NamedTuple):
+    """Transitions with their actions."""
+
+    s: I  # (n,)
+    a: I  # (n,)
+    r: F  # (n,)
+    discount: F  # (n,)
+    s_next: I  # (n,)
+    a_next: I  # (n,) the action chosen in s_next; -1 for learners that choose it later
+    last: B  # (n,) whether the episode ends with this step, terminated or cut
+
+
+@kernel
+def best(Q: F, legal: B, s: int) -> float:
+    """max over legal a of Q(s,a)."""
+    top = -float("inf")
+    for a in range(Q.shape[1]):
+        q = Q[s, a] if legal[s, a] else top
+        top = q if q > top else top  # selects here and below: a branch would be mispredicted
+    return top
+
+
+@kernel
+def greedy_action(Q: F, legal: B, s: int, x: float) -> int:
+    """Draw one of the maximisers of Q(s,·) over the legal actions, each as likely as the other."""
+    top, ties = best(Q, legal, s), 0
+    for a in range(Q.shape[1]):
+        ties += 1 if legal[s, a] and Q[s, a] == top else 0
+    skip, chosen = int(x * ties), 0
+    for a in range(Q.shape[1]):
+        hit = legal[s, a] and Q[s, a] == top
+        chosen = a if hit and skip >= 0 else chosen
+        skip -= 1 if hit else 0
+    return chosen
+
+
+@kernel
+def random_action(legal: B, s: int, x: float) -> int:
+    """Draw a legal action, each as likely as the other."""
+    n = 0
+    for a in range(legal.shape[1]):
+        n += 1 if legal[s, a] else 0
+    skip, chosen = int(x * n), 0
+    for a in range(legal.shape[1]):
+        chosen = a if legal[s, a] and skip >= 0 else chosen
+        skip -= 1 if legal[s, a] else 0
+    return chosen
+
+
+@kernel
+def choose(Q: F, legal: B, s: int, eps: float, x: float) -> int:
+    """Draw an eps-greedy action: with probability eps any legal one, else one of the maximisers."""
+    if x < eps:
+        return random_action(legal, s, x / eps)  # type: ignore[no-any-return]
+    return greedy_action(Q, legal, s, (x - eps) / (1.0 - eps))  # type: ignore[no-any-return]
+
+
+@kernel
+def q_learning_update(
+    Q: F, legal: B, s: int, a: int, r: float, discount: float, s_next: int, alpha: F, count: I
+) -> float:
+    """Q(s,a) <- Q(s,a) + alpha (r + discount max over a' of Q(s',a') - Q(s,a)). Return the error."""
+    delta = r + discount * best(Q, legal, s_next) - Q[s, a]
+    Q[s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
+    return delta
+
+
+@kernel
+def sarsa_update(
+    Q: F, s: int, a: int, r: float, discount: float, s_next: int, a_next: int, alpha: F, count: I
+) -> float:
+    """Q(s,a) <- Q(s,a) + alpha (r + discount Q(s',a') - Q(s,a)). Return the error."""
+    delta = r + discount * Q[s_next, a_next] - Q[s, a]
+    Q[s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
+    return delta
+
+
+@kernel
+def expected_sarsa_update(
+    Q: F, legal: B, eps: float, s: int, a: int, r: float, discount: float, s_next: int, alpha: F, count: I
+) -> float:
+    """Q(s,a) <- Q(s,a) + alpha (r + discount sum over a' of pi(a'|s') Q(s',a') - Q(s,a)), pi eps-greedy in Q."""
+    total, n = 0.0, 0
+    for b in range(Q.shape[1]):
+        if legal[s_next, b]:
+            total += Q[s_next, b]
+            n += 1
+    ahead = eps * total / n + (1.0 - eps) * best(Q, legal, s_next)
+    delta = r + discount * ahead - Q[s, a]
+    Q[s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
+    return delta
+
+
+@kernel
+def double_q_update(
+    Q: F, pair: F, legal: B, s: int, a: int, r: float, discount: float, s_next: int, alpha: F, count: I, x: float
+) -> float:
+    """Q1(s,a) <- Q1(s,a) + alpha (r + discount Q2(s', argmax Q1(s',·)) - Q1(s,a)), or with the roles swapped.
+
+    Q is the mean of the two tables pair = (Q1, Q2). x < .5 moves the first; the rest of x breaks ties.
+    """
+    i = int(2.0 * x)
+    a_star = greedy_action(pair[i], legal, s_next, 2.0 * x - i)
+    delta = r + discount * pair[1 - i, s_next, a_star] - pair[i, s, a]
+    pair[i, s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
+    Q[s, a] = 0.5 * (pair[0, s, a] + pair[1, s, a])
+    return delta
+
+
+@kernel
+def update(
+    rule: int, Q: F, pair: F, legal: B, eps: float, s: int, a: int, r: float, discount: float, s_next: int,
+    a_next: int, x: float, alpha: F, count: I,
+) -> float:  # fmt: skip
+    """Apply the update of one learner to one transition; return its error."""
+    if rule == Q_LEARNING:
+        return q_learning_update(Q, legal, s, a, r, discount, s_next, alpha, count)  # type: ignore[no-any-return]
+    if rule == SARSA:
+        return sarsa_update(Q, s, a, r, discount, s_next, a_next, alpha, count)  # type: ignore[no-any-return]
+    if rule == EXPECTED_SARSA:
+        return expected_sarsa_update(  # type: ignore[no-any-return]
+            Q, legal, eps, s, a, r, discount, s_next, alpha, count
+        )
+    return double_q_update(  # type: ignore[no-any-return]
+        Q, pair, legal, s, a, r, discount, s_next, alpha, count, x
+    )
+
+
+@kernel
+def draw_start(start: I, keep: F, other: I, x: float) -> int:
+    """Draw the first state of an episode."""
+    scaled = x * start.shape[0]
+    i = int(scaled)
+    if scaled - i >= keep[i]:
+        i = other[i]
+    return start[i]  # type: ignore[no-any-return]
+
+
+@kernel
+def learn(
+    rule: int, Q: F, pair: F, legal: B, eps: float, alpha: F, count: I, model: Outcomes, limit: int, at: I, u: F,
+    out: Moves,
+) -> float:  # fmt: skip
+    """Act and learn for len(u) steps on an explicit model; return the last error.
+
+    u (n,4): the action, the outcome, the start, and one more (SARSA's first action of an episode, double
+    Q-learning's coin). at: state (-1: start an episode), next action and steps so far, carried from call
+    to call. out is filled with the transitions.
+    """
+    K, keep, other, to, pays, gamma, ends, start, start_keep, start_other = model
+    out_s, out_a, out_r, out_discount, out_s_next, out_a_next, out_last = out
+    s, a, steps, delta, A = at[0], at[1], at[2], 0.0, Q.shape[1]
+    for t in range(u.shape[0]):
+        if s < 0:
+            s, steps = draw_start(start, start_keep, start_other, u[t, 2]), 0
+            if rule == SARSA:
+                a = choose(Q, legal, s, eps, u[t, 3])
+        if rule != SARSA:
+            a = choose(Q, legal, s, eps, u[t, 0])
+        x = u[t, 1] * K
+        i = int(x)
+        o = (s * A + a) * K + i
+        instead = other[o]
+        o = o if x - i < keep[o] else instead  # a select: a branch would be mispredicted
+        r, discount, s_next, a_next = pays[o], gamma[o], to[o], -1
+        if rule == SARSA:
+            a_next = choose(Q, legal, s_next, eps, u[t, 0])
+        delta = update(rule, Q, pair, legal, eps, s, a, r, discount, s_next, a_next, u[t, 3], alpha, count)
+        steps += 1
+        over = ends[o] or steps >= limit
+        out_s[t], out_a[t], out_r[t], out_discount[t] = s, a, r, discount
+        out_s_next[t], out_a_next[t], out_last[t] = s_next, a_next, over
+        s, a = -1 if over else s_next, a_next
+    at[0], at[1], at[2] = s, a, steps
+    return delta
