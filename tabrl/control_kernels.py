@@ -42,47 +42,31 @@ class Moves(NamedTuple):
 
 @kernel
 def best(Q: F, legal: B, s: int) -> float:
-    """max over legal a of Q(s,a)."""
+    """Return the maximum of Q(s,a) over the legal actions."""
     top = -float("inf")
     for a in range(Q.shape[1]):
         q = Q[s, a] if legal[s, a] else top
-        top = q if q > top else top  # selects here and below: a branch would be mispredicted
+        top = q if q > top else top  # selects, and & and | below: branches would be mispredicted
     return top
 
 
 @kernel
-def greedy_action(Q: F, legal: B, s: int, x: float) -> int:
-    """Draw one of the maximisers of Q(s,·) over the legal actions, each as likely as the other."""
-    top, ties = best(Q, legal, s), 0
-    for a in range(Q.shape[1]):
-        ties += 1 if legal[s, a] and Q[s, a] == top else 0
-    skip, chosen = int(x * ties), 0
-    for a in range(Q.shape[1]):
-        hit = legal[s, a] and Q[s, a] == top
-        chosen = a if hit and skip >= 0 else chosen
-        skip -= 1 if hit else 0
-    return chosen
-
-
-@kernel
-def random_action(legal: B, s: int, x: float) -> int:
-    """Draw a legal action, each as likely as the other."""
-    n = 0
-    for a in range(legal.shape[1]):
-        n += 1 if legal[s, a] else 0
-    skip, chosen = int(x * n), 0
-    for a in range(legal.shape[1]):
-        chosen = a if legal[s, a] and skip >= 0 else chosen
-        skip -= 1 if legal[s, a] else 0
-    return chosen
-
-
-@kernel
 def choose(Q: F, legal: B, s: int, eps: float, x: float) -> int:
-    """Draw an eps-greedy action: with probability eps any legal one, else one of the maximisers."""
-    if x < eps:
-        return random_action(legal, s, x / eps)  # type: ignore[no-any-return]
-    return greedy_action(Q, legal, s, (x - eps) / (1.0 - eps))  # type: ignore[no-any-return]
+    """Draw an eps-greedy action: with probability eps any legal one, else one of the maximisers.
+
+    eps=0 draws one of the maximisers, each as likely as the other.
+    """
+    top = best(Q, legal, s)
+    explore = x < eps
+    n, chosen = 0, 0
+    for a in range(Q.shape[1]):
+        n += legal[s, a] & (explore | (Q[s, a] == top))
+    skip = int((x / eps if explore else (x - eps) / (1.0 - eps)) * n)
+    for a in range(Q.shape[1]):
+        candidate = legal[s, a] & (explore | (Q[s, a] == top))
+        chosen = a if candidate & (skip >= 0) else chosen
+        skip -= candidate
+    return chosen
 
 
 @kernel
@@ -90,7 +74,7 @@ def q_learning_update(
     Q: F, legal: B, s: int, a: int, r: float, discount: float, s_next: int, alpha: F, count: I
 ) -> float:
     """Q(s,a) <- Q(s,a) + alpha (r + discount max over a' of Q(s',a') - Q(s,a)). Return the error."""
-    delta = r + discount * best(Q, legal, s_next) - Q[s, a]
+    delta: float = r + discount * best(Q, legal, s_next) - Q[s, a]
     Q[s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
     return delta
 
@@ -100,7 +84,7 @@ def sarsa_update(
     Q: F, s: int, a: int, r: float, discount: float, s_next: int, a_next: int, alpha: F, count: I
 ) -> float:
     """Q(s,a) <- Q(s,a) + alpha (r + discount Q(s',a') - Q(s,a)). Return the error."""
-    delta = r + discount * Q[s_next, a_next] - Q[s, a]
+    delta: float = r + discount * Q[s_next, a_next] - Q[s, a]
     Q[s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
     return delta
 
@@ -116,7 +100,7 @@ def expected_sarsa_update(
             total += Q[s_next, b]
             n += 1
     ahead = eps * total / n + (1.0 - eps) * best(Q, legal, s_next)
-    delta = r + discount * ahead - Q[s, a]
+    delta: float = r + discount * ahead - Q[s, a]
     Q[s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
     return delta
 
@@ -130,8 +114,8 @@ def double_q_update(
     Q is the mean of the two tables pair = (Q1, Q2). x < .5 moves the first; the rest of x breaks ties.
     """
     i = int(2.0 * x)
-    a_star = greedy_action(pair[i], legal, s_next, 2.0 * x - i)
-    delta = r + discount * pair[1 - i, s_next, a_star] - pair[i, s, a]
+    a_star = choose(pair[i], legal, s_next, 0.0, 2.0 * x - i)
+    delta: float = r + discount * pair[1 - i, s_next, a_star] - pair[i, s, a]
     pair[i, s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
     Q[s, a] = 0.5 * (pair[0, s, a] + pair[1, s, a])
     return delta
@@ -144,16 +128,12 @@ def update(
 ) -> float:  # fmt: skip
     """Apply the update of one learner to one transition; return its error."""
     if rule == Q_LEARNING:
-        return q_learning_update(Q, legal, s, a, r, discount, s_next, alpha, count)  # type: ignore[no-any-return]
+        return q_learning_update(Q, legal, s, a, r, discount, s_next, alpha, count)
     if rule == SARSA:
-        return sarsa_update(Q, s, a, r, discount, s_next, a_next, alpha, count)  # type: ignore[no-any-return]
+        return sarsa_update(Q, s, a, r, discount, s_next, a_next, alpha, count)
     if rule == EXPECTED_SARSA:
-        return expected_sarsa_update(  # type: ignore[no-any-return]
-            Q, legal, eps, s, a, r, discount, s_next, alpha, count
-        )
-    return double_q_update(  # type: ignore[no-any-return]
-        Q, pair, legal, s, a, r, discount, s_next, alpha, count, x
-    )
+        return expected_sarsa_update(Q, legal, eps, s, a, r, discount, s_next, alpha, count)
+    return double_q_update(Q, pair, legal, s, a, r, discount, s_next, alpha, count, x)
 
 
 @kernel

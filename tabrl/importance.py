@@ -5,18 +5,20 @@ B(s,s') = sum over a of pi^2 / b P(s'|s,a) between non-terminal states: the seco
 A variance is the smallest non-negative solution of a linear equation, and may be infinite.
 """
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import scipy.sparse as sp
 
 from tabrl import checks
-from tabrl.branches import branches
+from tabrl.branches import Branches, branches
 from tabrl.chain import average, evaluate, evaluate_with_weight, induce, listed, return_variance
-from tabrl.errors import ModelError, NotConverged
+from tabrl.errors import ModelError
 from tabrl.graph import recurrent_classes
 from tabrl.markov import solve, visited
 from tabrl.mdp import MDP
+from tabrl.nonnegative import classes_of, radius, smallest_solution
 from tabrl.rounding import U
 from tabrl.types import B as Mask
 from tabrl.types import F, Matrix
@@ -30,10 +32,19 @@ class Estimate(NamedTuple):
 
 
 class WeightedEstimate(NamedTuple):
-    """The leading terms of sum(W G) / sum(W) over n episodes: bias / n and variance / n."""
+    """The leading terms of sum(W G) / sum(W) over n episodes: bias / n and variance / n, (S,) each."""
 
-    bias: F  # (S,)
-    variance: F  # (S,)
+    bias: F
+    variance: F
+
+
+class Truncated(NamedTuple):
+    """The estimates from the first n steps of an episode, by start state."""
+
+    n: int
+    mean: F  # (S,) expected sum of n discounted rewards under pi
+    per_decision: F  # (S,) variance
+    trajectory: F  # (S,) variance, all n ratios multiplied
 
 
 class Radii(NamedTuple):
@@ -113,6 +124,41 @@ def weighted(mdp: MDP, pi: F, b: F) -> WeightedEstimate:
     return WeightedEstimate(np.where(sure, 0.0, np.where(lost, np.nan, bias)), np.where(sure, 0.0, variance))
 
 
+def truncated(mdp: MDP, pi: F, b: F, steps: int) -> Iterator[Truncated]:
+    """Exact mean and variances of the n-step estimates, n = 1 … steps; always finite.
+
+        the recursions of `per_decision` and `trajectory` from 0, one step longer at a time
+
+    pi, b: (S,A), b > 0 wherever pi is. Yields one record per n. As n grows the variances approach those of whole
+    episodes, or grow without limit where those are inf. Source: ledger E1.14.
+
+    >>> P = [[[0.9, 0.1], [0, 1]], [[0, 1], [0, 1]]]
+    >>> one = MDP(P, [[[0, 1], [0, 0]], [[0, 0], [0, 0]]], 1.0, terminal=[0, 1])       # example 5.5
+    >>> left, both = np.array([[1.0, 0], [1, 0]]), np.full((2, 2), 0.5)
+    >>> [round(float(x.trajectory[0]), 3) for x in truncated(one, left, both, 3)]
+    [0.19, 0.524, 1.135]
+    """
+    if not 1 <= steps < np.inf or steps != int(steps):
+        raise ModelError(f"steps is {steps}; a whole number >= 1 is expected")
+    pi, b, _ = ratios(mdp, pi, b)
+    gamma, (x, p, rho) = mdp.gamma, weighed(mdp, pi, b)
+
+    def mean(y: F) -> F:
+        return np.bincount(x.s, p * y, mdp.S).astype(np.float64)
+
+    V = direct = W = cross = WG = np.zeros(mdp.S)
+    for n in range(1, steps + 1):
+        target = rho * (x.R + gamma * V[x.s_next])
+        V = mean(target)
+        gain = target - V[x.s]
+        direct = mean(gain**2 + (gamma * rho) ** 2 * direct[x.s_next])
+        paid = x.R**2 * W[x.s_next] + 2 * gamma * x.R * cross[x.s_next] + gamma**2 * WG[x.s_next]
+        WG = mean(gain**2 + rho**2 * paid)
+        cross = mean((rho - 1) * gain + rho**2 * (x.R * W[x.s_next] + gamma * cross[x.s_next]))
+        W = mean((rho - 1) ** 2 + rho**2 * W[x.s_next])
+        yield Truncated(n, V, direct, WG)
+
+
 def radii(mdp: MDP, pi: F, b: F) -> Radii:
     """Spectral radii of gamma^2 B and B.
 
@@ -142,8 +188,7 @@ def weight_moments(mdp: MDP, pi: F, b: F) -> Weights:
     pi, b, second = ratios(mdp, pi, b)
     for name, policy in (("pi", pi), ("b", b)):
         refuse_endless(mdp, policy, name)
-    gamma, V, x = mdp.gamma, values(mdp, pi), branches(mdp)
-    p, rho = b[x.s, x.a] * x.P, pi[x.s, x.a] / np.where(b > 0, b, 1.0)[x.s, x.a]
+    gamma, V, (x, p, rho) = mdp.gamma, values(mdp, pi), weighed(mdp, pi, b)
     gain = rho * (x.R + gamma * V[x.s_next]) - V[x.s]
 
     def mean(y: F) -> F:
@@ -180,12 +225,17 @@ def ratios(mdp: MDP, pi: F, b: F) -> tuple[F, F, Matrix]:
     return pi, b, sp.csr_array(second @ sp.diags_array(live)) if sp.issparse(second) else second * live
 
 
+def weighed(mdp: MDP, pi: F, b: F) -> tuple[Branches, F, F]:
+    """The branches, their probabilities under b and their ratios pi / b."""
+    x = branches(mdp)
+    return x, b[x.s, x.a] * x.P, pi[x.s, x.a] / np.where(b > 0, b, 1.0)[x.s, x.a]
+
+
 def step_variance(mdp: MDP, pi: F, b: F, V: F) -> F:
     """E_b[(rho (R + gamma V(s')) - V(s))^2 | s], (S,): what one step adds to the variance."""
-    x = branches(mdp)
-    rho = pi[x.s, x.a] / np.where(b > 0, b, 1.0)[x.s, x.a]
+    x, p, rho = weighed(mdp, pi, b)
     gain = rho * (x.R + mdp.gamma * V[x.s_next]) - V[x.s]
-    return np.bincount(x.s, b[x.s, x.a] * x.P * gain**2, mdp.S).astype(np.float64)
+    return np.bincount(x.s, p * gain**2, mdp.S).astype(np.float64)
 
 
 def values(mdp: MDP, pi: F) -> F:
@@ -201,55 +251,6 @@ def certain(mdp: MDP, pi: F) -> Mask:
     V, w = evaluate_with_weight(induce(mdp, pi))
     noise = (16 + mdp.longest_row) * U * (mdp.R_max + 2 * abs(V).max(initial=0.0))
     return return_variance(mdp, pi) <= w * noise**2  # type: ignore[no-any-return]
-
-
-def smallest_solution(M: Matrix, source: F, active: Mask | None = None) -> F:
-    """The smallest non-negative x = M x + source, inf where the sum over k of M^k source diverges.
-
-    M (S,S) >= 0; source (S,), may be inf. active: where something is added, source > 0 unless given.
-    """
-    M = M if sp.issparse(M) else np.asarray(M)
-    active = source > 0 if active is None else active
-    positive = visited(M.T, active)  # from here something is added now or later
-    x = np.zeros(len(source))
-    diverging = np.isinf(source)
-    for members in classes_of(M):
-        if positive[members].any() and not contracts(M[members][:, members]):
-            diverging[members] = True
-    infinite = visited(M.T, diverging)
-    keep = np.flatnonzero(positive & ~infinite)
-    x[infinite] = np.inf
-    if len(keep):
-        x[keep] = np.maximum(solve(M[keep][:, keep], 1.0, source[keep]), 0.0)
-    return x
-
-
-def classes_of(M: Matrix) -> list[np.ndarray[tuple[int], np.dtype[np.int64]]]:
-    """Communicating classes of a non-negative matrix that contain a cycle."""
-    from scipy.sparse.csgraph import connected_components
-
-    graph = sp.csr_array(M)
-    label = connected_components(graph, directed=True, connection="strong")[1]
-    row, col = graph.nonzero()
-    cyclic = np.unique(label[row[label[row] == label[col]]])
-    order = np.argsort(label, kind="stable")
-    start = np.searchsorted(label[order], np.arange(label.max(initial=-1) + 2))
-    return [order[start[k] : start[k + 1]] for k in cyclic]
-
-
-def contracts(M: Matrix) -> bool:
-    """Whether the spectral radius of a non-negative matrix is below 1: (I - M) w = 1 has a positive solution."""
-    try:
-        solve(M, 1.0, np.ones(M.shape[0]))
-    except NotConverged:
-        return False
-    return True
-
-
-def radius(M: Matrix) -> float:
-    """Spectral radius of a non-negative matrix."""
-    dense = M.toarray() if sp.issparse(M) else M
-    return float(abs(np.linalg.eigvals(dense)).max())
 
 
 def refuse_endless(mdp: MDP, pi: F, name: str) -> None:

@@ -119,6 +119,8 @@ def fixed_point(T: Any, n: int, alpha: float, noise: F) -> F:
     when X = T X + I has a positive definite solution: that solution is the certificate.
     """
     k = len(noise)
+    if n == 0:
+        return noise
     i, j = np.triu_indices(n)
     upper = np.arange(len(i))
     position = np.zeros((n, n), np.int64)

@@ -135,7 +135,7 @@ def every_visit_bias(mdp: MDP, pi: F, s: int, n: int) -> float:
 
     positive(n)
     kappa, z = shape(cycle(mdp, pi, s))
-    return -kappa / ((n + 1) * (1 + z) ** 2) * float(hyp2f1(2, 1, n + 2, z / (1 + z)))
+    return 0.0 - kappa / ((n + 1) * (1 + z) ** 2) * float(hyp2f1(2, 1, n + 2, z / (1 + z)))
 
 
 def every_visit(mdp: MDP, pi: F, s: int, n: int) -> Error:
@@ -181,7 +181,7 @@ def every_visit_rate(mdp: MDP, pi: F, s: int) -> Error:
     kappa, z = shape(c)
     p, _, second = sums(c)
     rate = float(c.end**2 * (p * second).sum())
-    return Error(-kappa / (1 + z) ** 2, rate, rate)
+    return Error(0.0 - kappa / (1 + z) ** 2, rate, rate)
 
 
 def visit_totals(mdp: MDP, pi: F, s: int) -> tuple[float, float]:

@@ -8,12 +8,15 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from models import acyclic_mdp, dense_P, dense_R, random_mdp, random_policy, twin, uniform_policy
 from paths import agree, move
 from rational import exact
 
 from tabrl import MDP, chain, importance
 from tabrl.errors import ModelError
+from tabrl.nonnegative import smallest_solution
+from tabrl.trace import last
 
 N = 40_000
 
@@ -40,22 +43,22 @@ def one_loop(gamma: float = 1.0, *, stay: float = 0.0, end: float = 1.0, p: floa
     return m, np.array([[1.0, 0], [1, 0]]), np.full((2, 2), 0.5)
 
 
-def paths(m: MDP, pi: Any, b: Any, s: int) -> list[tuple[Fraction, Fraction, Fraction, Fraction]]:
-    """(probability under b, W, G, per-decision sum) of every episode from s, in fractions."""
+def paths(m: MDP, pi: Any, b: Any, s: int, limit: int = 99) -> list[tuple[Fraction, Fraction, Fraction, Fraction]]:
+    """(probability under b, W, G, per-decision sum) of every episode from s, cut at a limit, in fractions."""
     P, R, pi, b = exact(dense_P(m)), exact(dense_R(m)), exact(pi), exact(b)
     gamma, found = Fraction(m.gamma), []
 
-    def walk(s: int, p: Any, W: Any, G: Any, X: Any, g: Any) -> None:
-        if m.terminal[s]:
+    def walk(s: int, p: Any, W: Any, G: Any, X: Any, g: Any, left: int) -> None:
+        if m.terminal[s] or not left:
             found.append((p, W, G, X))
             return
         for a, x in itertools.product(range(m.A), range(m.S)):
             if b[s][a] and P[s][a][x]:
                 rho = W * pi[s][a] / b[s][a]
                 r = g * R[s][a][x]
-                walk(x, p * b[s][a] * P[s][a][x], rho, G + r, X + rho * r, g * gamma)
+                walk(x, p * b[s][a] * P[s][a][x], rho, G + r, X + rho * r, g * gamma, left - 1)
 
-    walk(s, Fraction(1), Fraction(1), Fraction(0), Fraction(0), Fraction(1))
+    walk(s, Fraction(1), Fraction(1), Fraction(0), Fraction(0), Fraction(1), limit)
     total = sum(p for p, *_ in found)
     return [(p / total, W, G, X) for p, W, G, X in found]
 
@@ -85,6 +88,32 @@ def test_every_episode_in_fractions(seed: int) -> None:
         close(moments.cross[s], lambda W, G, X, V=V: (W - 1) * (W * G - V))
         close(ratio.variance[s], lambda W, G, X, V=V: (W * (G - V)) ** 2)
         close(ratio.bias[s], lambda W, G, X, V=V: -W * W * (G - V))
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_the_first_steps_in_fractions(seed: int) -> None:
+    m, pi, b = model(seed, S=3, A=2, proper=bool(seed % 2))
+    for record in importance.truncated(m, pi, b, 4):
+        for s in range(m.S):
+            E = paths(m, pi, b, s, record.n)
+            V = sum(p * W * G for p, W, G, _ in E)
+            assert record.mean[s] == pytest.approx(float(V), abs=1e-13)
+            for got, square in (
+                (record.per_decision[s], sum(p * (X - V) ** 2 for p, _, _, X in E)),
+                (record.trajectory[s], sum(p * (W * G - V) ** 2 for p, W, G, _ in E)),
+            ):
+                assert got == pytest.approx(float(square), rel=1e-11, abs=1e-12)
+
+
+@pytest.mark.parametrize("seed", range(6))
+def test_more_steps_approach_whole_episodes(seed: int) -> None:
+    m, pi, _ = model(seed)
+    b = mixed(pi, m, 0.2)
+    end = last(importance.truncated(m, pi, b, 2000))
+    whole, direct = importance.trajectory(m, pi, b), importance.per_decision(m, pi, b)
+    assert np.allclose(end.mean, whole.mean, rtol=1e-10, atol=1e-12)
+    assert np.allclose(end.trajectory, whole.variance, rtol=1e-9, atol=1e-11)
+    assert np.allclose(end.per_decision, direct.variance, rtol=1e-9, atol=1e-11)
 
 
 @pytest.mark.parametrize("seed", range(12))
@@ -219,6 +248,22 @@ def test_a_certain_return_is_known_after_one_episode() -> None:
     assert not ratio.variance.any() and not ratio.bias.any()
 
 
+@pytest.mark.parametrize("seed", range(40))
+def test_smallest_solutions_are_sums_of_powers(seed: int) -> None:
+    """x = sum over k of M^k source, finite or not, on matrices with several classes and sources at random."""
+    rng = np.random.default_rng(seed)
+    M = rng.random((6, 6)) * (rng.random((6, 6)) < 0.3) * rng.choice([0.5, 1.0, 2.0])
+    source = rng.random(6) * (rng.random(6) < 0.4)
+    x, power, term = smallest_solution(M, source), source.copy(), source.copy()
+    for _ in range(4000):
+        term = M @ term
+        power = np.minimum(power + term, 1e200)
+        term = np.minimum(term, 1e200)
+    assert np.array_equal(np.isinf(x), power > 1e8)
+    assert np.allclose(x[np.isfinite(x)], power[np.isfinite(x)], rtol=1e-8, atol=0)
+    assert np.allclose(smallest_solution(sp.csr_array(M), source), x, rtol=1e-12, atol=0)
+
+
 def sample(m: MDP, pi: Any, b: Any, s: int, rng: np.random.Generator) -> tuple[Any, Any, Any]:
     """W, G and the per-decision sum of N episodes of b from s."""
     at, W, G, X, g = np.full(N, s), np.ones(N), np.zeros(N), np.zeros(N), np.ones(N)
@@ -274,5 +319,7 @@ def test_bad_input() -> None:
         importance.per_decision(m, pi, np.array([[0.0, 1], [1, 0]]))
     with pytest.raises(ModelError, match=r"b\[s=0\] sums to 0.5"):
         importance.trajectory(m, pi, np.array([[0.5, 0], [1, 0]]))
+    with pytest.raises(ModelError, match=r"steps is 0; a whole number >= 1"):
+        next(importance.truncated(m, pi, pi, 0))
     ignored = importance.per_decision(m, pi, np.array([[1.0, 0], [0, 1]]))  # nothing is done in a terminal state
     assert ignored.variance[1] == 0

@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     0: "types errors checks _jit _xp trace output rounding _version",
-    1: "mdp model_checks build files policy chain markov longrun graph branches",
+    1: "mdp model_checks build files policy chain markov longrun graph branches nonnegative",
     2: "bellman returns advantages weights losses",
     3: "learning_kernels dp sweeps undiscounted average average_reward kernels lp linear_program planning rational "
        "reference sample prediction off_policy control control_kernels gradient ppo "

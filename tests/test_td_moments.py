@@ -294,6 +294,12 @@ def test_terminal_values_stay_and_are_never_used() -> None:
     assert np.array_equal(still.mean, V) and not still.covariance.any()
 
 
+def test_nothing_but_terminal_states() -> None:
+    end = MDP([[[1.0]]], [0], 0.9, terminal=[1])
+    assert not last(independent_moments(end, np.ones((1, 1)), alpha=0.1, d=[1.0], steps=2)).covariance.any()
+    assert independent_limit(end, np.ones((1, 1)), alpha=0.1, d=[1.0]).mean.tolist() == [0]
+
+
 def test_bad_input() -> None:
     two, walk = two_state(), random_walk(3)
     one = uniform_policy(two)
