@@ -175,7 +175,14 @@ def learn(
         r, discount, s_next, a_next = pays[o], gamma[o], to[o], -1
         if rule == SARSA:
             a_next = choose(Q, legal, s_next, eps, u[t, 0])
-        delta = update(rule, Q, pair, legal, eps, s, a, r, discount, s_next, a_next, u[t, 3], alpha, count)
+        if rule == Q_LEARNING:  # as in `update`, without the cost of the call
+            delta = q_learning_update(Q, legal, s, a, r, discount, s_next, alpha, count)
+        elif rule == SARSA:
+            delta = sarsa_update(Q, s, a, r, discount, s_next, a_next, alpha, count)
+        elif rule == EXPECTED_SARSA:
+            delta = expected_sarsa_update(Q, legal, eps, s, a, r, discount, s_next, alpha, count)
+        else:
+            delta = double_q_update(Q, pair, legal, s, a, r, discount, s_next, alpha, count, u[t, 3])
         steps += 1
         over = ends[o] or steps >= limit
         out_s[t], out_a[t], out_r[t], out_discount[t] = s, a, r, discount
