@@ -70,39 +70,31 @@ def choose(Q: F, legal: B, s: int, eps: float, x: float) -> int:
 
 
 @kernel
-def q_learning_update(
-    Q: F, legal: B, s: int, a: int, r: float, discount: float, s_next: int, alpha: F, count: I
-) -> float:
-    """Q(s,a) <- Q(s,a) + alpha (r + discount max over a' of Q(s',a') - Q(s,a)). Return the error."""
-    delta: float = r + discount * best(Q, legal, s_next) - Q[s, a]
-    Q[s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
-    return delta
-
-
-@kernel
-def sarsa_update(
-    Q: F, s: int, a: int, r: float, discount: float, s_next: int, a_next: int, alpha: F, count: I
-) -> float:
-    """Q(s,a) <- Q(s,a) + alpha (r + discount Q(s',a') - Q(s,a)). Return the error."""
-    delta: float = r + discount * Q[s_next, a_next] - Q[s, a]
-    Q[s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
-    return delta
-
-
-@kernel
-def expected_sarsa_update(
-    Q: F, legal: B, eps: float, s: int, a: int, r: float, discount: float, s_next: int, alpha: F, count: I
-) -> float:
-    """Q(s,a) <- Q(s,a) + alpha (r + discount sum over a' of pi(a'|s') Q(s',a') - Q(s,a)), pi eps-greedy in Q."""
+def mean(Q: F, legal: B, s: int, eps: float) -> float:
+    """Return the sum over a of pi(a|s) Q(s,a), pi eps-greedy in Q."""
     total, n = 0.0, 0
-    for b in range(Q.shape[1]):
-        if legal[s_next, b]:
-            total += Q[s_next, b]
-            n += 1
-    ahead = eps * total / n + (1.0 - eps) * best(Q, legal, s_next)
-    delta: float = r + discount * ahead - Q[s, a]
+    for a in range(Q.shape[1]):
+        total += Q[s, a] if legal[s, a] else 0.0
+        n += legal[s, a]
+    return eps * total / n + (1.0 - eps) * best(Q, legal, s)
+
+
+@kernel
+def towards(Q: F, s: int, a: int, target: float, alpha: F, count: I) -> float:
+    """Q(s,a) <- Q(s,a) + alpha (target - Q(s,a)). Return the error."""
+    delta: float = target - Q[s, a]
     Q[s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
     return delta
+
+
+@kernel
+def next_value(rule: int, Q: F, legal: B, eps: float, s_next: int, a_next: int) -> float:
+    """What the next state is worth to a learner with one table: the target is r + discount times it."""
+    if rule == Q_LEARNING:
+        return best(Q, legal, s_next)
+    if rule == SARSA:
+        return Q[s_next, a_next]  # type: ignore[no-any-return]
+    return mean(Q, legal, s_next, eps)
 
 
 @kernel
@@ -127,13 +119,10 @@ def update(
     a_next: int, x: float, alpha: F, count: I,
 ) -> float:  # fmt: skip
     """Apply the update of one learner to one transition; return its error."""
-    if rule == Q_LEARNING:
-        return q_learning_update(Q, legal, s, a, r, discount, s_next, alpha, count)
-    if rule == SARSA:
-        return sarsa_update(Q, s, a, r, discount, s_next, a_next, alpha, count)
-    if rule == EXPECTED_SARSA:
-        return expected_sarsa_update(Q, legal, eps, s, a, r, discount, s_next, alpha, count)
-    return double_q_update(Q, pair, legal, s, a, r, discount, s_next, alpha, count, x)
+    if rule == DOUBLE_Q:
+        return double_q_update(Q, pair, legal, s, a, r, discount, s_next, alpha, count, x)
+    target = r + discount * next_value(rule, Q, legal, eps, s_next, a_next)
+    return towards(Q, s, a, target, alpha, count)
 
 
 @kernel
@@ -175,14 +164,11 @@ def learn(
         r, discount, s_next, a_next = pays[o], gamma[o], to[o], -1
         if rule == SARSA:
             a_next = choose(Q, legal, s_next, eps, u[t, 0])
-        if rule == Q_LEARNING:  # as in `update`, without the cost of the call
-            delta = q_learning_update(Q, legal, s, a, r, discount, s_next, alpha, count)
-        elif rule == SARSA:
-            delta = sarsa_update(Q, s, a, r, discount, s_next, a_next, alpha, count)
-        elif rule == EXPECTED_SARSA:
-            delta = expected_sarsa_update(Q, legal, eps, s, a, r, discount, s_next, alpha, count)
-        else:
+        if rule == DOUBLE_Q:  # as in `update`, without the cost of the call
             delta = double_q_update(Q, pair, legal, s, a, r, discount, s_next, alpha, count, u[t, 3])
+        else:
+            target = r + discount * next_value(rule, Q, legal, eps, s_next, a_next)
+            delta = towards(Q, s, a, target, alpha, count)
         steps += 1
         over = ends[o] or steps >= limit
         out_s[t], out_a[t], out_r[t], out_discount[t] = s, a, r, discount
