@@ -12,12 +12,12 @@ from typing import Any
 import numpy as np
 
 from tabrl import checks
-from tabrl.chain import entries_of
-from tabrl.control_kernels import DOUBLE_Q, EXPECTED_SARSA, Q_LEARNING, SARSA, Moves, Outcomes, choose, learn, update
+from tabrl.branches import branches
+from tabrl.control_kernels import DOUBLE_Q, EXPECTED_SARSA, Q_LEARNING, SARSA, Moves, choose, learn, update
 from tabrl.errors import ModelError
 from tabrl.mdp import MDP
 from tabrl.prediction import Alpha, Steps, fraction
-from tabrl.sample import BLOCK, alias, numbered
+from tabrl.sample import BLOCK, Outcomes, Tables, numbered, tables
 from tabrl.types import ActionUpdate, B, F
 
 Rng = np.random.Generator
@@ -135,7 +135,7 @@ class Learner:
 
     def model_moves(self) -> Iterator[tuple[Moves, float]]:
         """Walk an explicit model, in blocks that stop at every multiple of `every`."""
-        model, at, t = outcomes(self.source), np.array([-1, -1, 0]), 0
+        model, at, t = pairs(self.source), np.array([-1, -1, 0]), 0
         while True:
             n = min(BLOCK, self.every - t % self.every)
             u, out = self.rng.random((n, DRAWS)), empty_moves(n)
@@ -202,30 +202,10 @@ def size(space: Any) -> int:
     return int(np.prod(space.nvec)) if hasattr(space, "nvec") else int(space.n)
 
 
-def outcomes(mdp: MDP) -> Outcomes:
+def pairs(mdp: MDP) -> Tables:
     """Lay out what can follow each state and action of a model, for sampling in constant time."""
-    if mdp.terminal[mdp.mu > 0].any():
-        s = int(np.argmax(mdp.terminal & (mdp.mu > 0)))
-        raise ModelError(f"mu[{s}] is {mdp.mu[s]}; 0 is expected, as episodes start in non-terminal states")
-    rows = mdp.csr
-    n, K = rows.shape[0], int(np.diff(rows.indptr).max(initial=1))
-    row = np.repeat(np.arange(n), np.diff(rows.indptr))
-    place = row * K + np.arange(len(row)) - rows.indptr[row]
-
-    def laid_out(x: Any) -> Any:
-        out = np.zeros(n * K, np.asarray(x).dtype)
-        out[place] = x
-        return out
-
-    column = rows.indices.astype(np.int64)
-    keep, other = alias(laid_out(rows.data).reshape(n, K))
-    discount = np.where(mdp.terminal[column], 0.0, mdp.gamma)
-    start = np.flatnonzero(mdp.mu)
-    start_keep, start_other = alias(mdp.mu[None, start])
-    return Outcomes(
-        K, keep, other, laid_out(column), laid_out(entries_of(mdp, row, column)), laid_out(discount),
-        laid_out(mdp.terminal[column]), start, start_keep, start_other,
-    )  # fmt: skip
+    x = branches(mdp)
+    return tables(mdp, Outcomes(x.s * mdp.A + x.a, x.a, x.s_next, x.R, x.P), mdp.S * mdp.A)
 
 
 def empty_moves(n: int) -> Moves:

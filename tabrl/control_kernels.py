@@ -8,24 +8,10 @@ from typing import NamedTuple
 
 from tabrl._jit import kernel
 from tabrl.learning_kernels import step_size
+from tabrl.sample import Tables
 from tabrl.types import B, F, I
 
 Q_LEARNING, SARSA, EXPECTED_SARSA, DOUBLE_Q = 0, 1, 2, 3
-
-
-class Outcomes(NamedTuple):
-    """What can follow each state and action: K outcomes a pair, drawn by the alias method (`sample.alias`)."""
-
-    K: int
-    keep: F  # (S·A·K,)
-    other: I  # (S·A·K,)
-    s_next: I  # (S·A·K,)
-    r: F  # (S·A·K,)
-    discount: F  # (S·A·K,) 0 where s_next is terminal
-    ends: B  # (S·A·K,) whether s_next is terminal
-    start: I  # (L,) states in which an episode can start
-    start_keep: F  # (L,)
-    start_other: I  # (L,)
 
 
 class Moves(NamedTuple):
@@ -137,7 +123,7 @@ def draw_start(start: I, keep: F, other: I, x: float) -> int:
 
 @kernel
 def learn(
-    rule: int, Q: F, pair: F, legal: B, eps: float, alpha: F, count: I, model: Outcomes, limit: int, at: I, u: F,
+    rule: int, Q: F, pair: F, legal: B, eps: float, alpha: F, count: I, model: Tables, limit: int, at: I, u: F,
     out: Moves,
 ) -> float:  # fmt: skip
     """Act and learn for len(u) steps on an explicit model; return the last error.
@@ -146,7 +132,7 @@ def learn(
     Q-learning's coin). at: state (-1: start an episode), next action and steps so far, carried from call
     to call. out is filled with the transitions.
     """
-    K, keep, other, to, pays, gamma, ends, start, start_keep, start_other = model
+    K, keep, other, to, pays, gamma, ends, start, start_keep, start_other, _ = model
     out_s, out_a, out_r, out_discount, out_s_next, out_a_next, out_last = out
     s, a, steps, delta, A = at[0], at[1], at[2], 0.0, Q.shape[1]
     for t in range(u.shape[0]):

@@ -10,7 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tabrl import checks
-from tabrl.chain import entries_of, induce, occupancy
+from tabrl.branches import branches
+from tabrl.chain import induce, occupancy
 from tabrl.errors import ModelError, ShapeError
 from tabrl.kernels import walk
 from tabrl.mdp import MDP
@@ -39,7 +40,7 @@ class Tables(NamedTuple):
 
 
 class Outcomes(NamedTuple):
-    """What can follow each state, one entry per state, action, next state and reward; sorted by s."""
+    """What can follow each state, one entry per state, action, next state and reward; sorted by s, the row."""
 
     s: I
     a: I
@@ -51,10 +52,10 @@ class Outcomes(NamedTuple):
 def outcomes(mdp: MDP, pi: F) -> Outcomes:
     """List what can follow each state under pi (S,A)."""
     pi = checks.policy(pi, mdp.S, mdp.A, mdp.legal)
-    row = np.repeat(np.arange(mdp.S * mdp.A), np.diff(mdp.csr.indptr))
-    p = pi.ravel()[row] * mdp.csr.data
-    row, column, p = row[p > 0], mdp.csr.indices[p > 0].astype(np.int64), p[p > 0]
-    return Outcomes(row // mdp.A, row % mdp.A, column, entries_of(mdp, row, column), p)
+    x = branches(mdp)
+    p = pi[x.s, x.a] * x.P
+    on = p > 0
+    return Outcomes(x.s[on], x.a[on], x.s_next[on], x.R[on], p[on])
 
 
 def merged(x: Outcomes) -> Outcomes:
@@ -66,26 +67,27 @@ def merged(x: Outcomes) -> Outcomes:
     return Outcomes(s[new], np.full(int(new.sum()), -1), s_next[new], r[new], p)
 
 
-def tables(mdp: MDP, x: Outcomes) -> Tables:
-    """Lay outcomes out for sampling in constant time."""
-    K = int(np.bincount(x.s, minlength=mdp.S).max(initial=1))
+def tables(mdp: MDP, x: Outcomes, n: int) -> Tables:
+    """Lay outcomes out for sampling in constant time, n rows numbered by x.s."""
+    if mdp.terminal[mdp.mu > 0].any():
+        s = int(np.argmax(mdp.terminal & (mdp.mu > 0)))
+        raise ModelError(f"mu[{s}] is {mdp.mu[s]}; 0 is expected, as episodes start in non-terminal states")
+    K = int(np.bincount(x.s, minlength=n).max(initial=1))
     place = x.s * K + np.arange(len(x.s)) - np.searchsorted(x.s, x.s)
 
-    def laid_out(y: Any, fill: Any) -> Any:
-        out = np.array(fill)
+    def laid_out(y: Any) -> Any:
+        out = np.zeros(n * K, np.asarray(y).dtype)
         out[place] = y
         return out
 
-    p, zero = laid_out(x.p, np.zeros(mdp.S * K)), np.zeros(mdp.S * K)
-    keep, other = alias(p.reshape(mdp.S, K))
-    s_next = laid_out(x.s_next, np.repeat(np.arange(mdp.S), K))
-    discount = laid_out(np.where(mdp.terminal[x.s_next], 0.0, mdp.gamma), zero)
+    keep, other = alias(laid_out(x.p).reshape(n, K))
+    s_next = laid_out(x.s_next)
+    discount = np.where(mdp.terminal[x.s_next], 0.0, mdp.gamma)
     start = np.flatnonzero(mdp.mu)
     start_keep, start_other = alias(mdp.mu[None, start])
-    action = laid_out(x.a, np.zeros(mdp.S * K, np.int64))
     return Tables(
-        K, keep, other.astype(np.int32), s_next.astype(np.int32), laid_out(x.r, zero), discount, mdp.terminal[s_next],
-        start, start_keep, start_other, action,
+        K, keep, other.astype(np.int32), s_next.astype(np.int32), laid_out(x.r), laid_out(discount),
+        mdp.terminal[s_next], start, start_keep, start_other, laid_out(x.a),
     )  # fmt: skip
 
 
@@ -136,13 +138,10 @@ class Stream:
         block: int = BLOCK,
         actions: bool = False,
     ) -> None:
-        if mdp.terminal[mdp.mu > 0].any():
-            s = int(np.argmax(mdp.terminal & (mdp.mu > 0)))
-            raise ModelError(f"mu[{s}] is {mdp.mu[s]}; 0 is expected, as episodes start in non-terminal states")
         if limit is not None and limit < 1:
             raise ValueError(f"limit is {limit}; at least one step per episode is expected")
         x = outcomes(mdp, pi)
-        self.tables, self.rng, self.block = tables(mdp, x if actions else merged(x)), rng, block
+        self.tables, self.rng, self.block = tables(mdp, x if actions else merged(x), mdp.S), rng, block
         self.S = mdp.S
         self.limit = limit or 2**62
         self.at = np.array([-1, 0])  # state (-1: draw one) and steps of the running episode

@@ -98,7 +98,7 @@ def test_same_walk_with_and_without_numba() -> None:
     from tabrl import kernels
 
     mdp = started(random_mdp(np.random.default_rng(3), proper=True))
-    t = sample.tables(mdp, sample.outcomes(mdp, random_policy(np.random.default_rng(4), mdp)))
+    t = sample.tables(mdp, sample.outcomes(mdp, random_policy(np.random.default_rng(4), mdp)), mdp.S)
     u = np.random.default_rng(5).random((500, 2))
     results = []
     for function in (kernels.walk, kernels.walk.py_func):  # type: ignore[attr-defined]
