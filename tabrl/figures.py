@@ -42,6 +42,13 @@ def n_step_surface(
 
     The errors are those after each episode, from V = 0. On `envs.random_walk_19` with the defaults
     (11 step sizes from 0 to 1) this is figure 7.2. Source: Sutton & Barto (2018), section 7.1; ledger E1.8.
+
+    pi: (S,A). Returns rms (len(n), len(alpha), runs); inf or nan where a run diverged.
+
+    >>> from tabrl.envs import random_walk
+    >>> walk = random_walk(3)
+    >>> n_step_surface(walk, np.ones((5, 1)), np.random.default_rng(0), n=(1, 2), runs=4).rms.shape
+    (2, 11, 4)
     """
     steps = np.linspace(0, 1, 11) if alpha is None else np.asarray(alpha, np.float64)
     exact = evaluate(induce(mdp, pi))

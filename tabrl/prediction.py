@@ -146,6 +146,11 @@ def td_lambda(
     trace: what a visit does: "accumulating" z(s) + 1, "replacing" 1, "dutch" z(s) + 1 - alpha z(s).
     lam=0 is TD(0); lam=1 with accumulating traces is online Monte Carlo. Each step costs O(S).
     Source: Sutton & Barto (2018), section 12.2 and eq. 12.5; Singh & Sutton (1996). Ledger E1.9.
+
+    >>> from tabrl.types import Episode
+    >>> one = Episode(np.array([0, 1, 2]), np.zeros(2, int), np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.zeros(2))
+    >>> [x.V.tolist() for x in td_lambda([one], alpha=0.5, V=np.zeros(3), lam=1.0)]
+    [[0.0, 0.0, 0.0], [0.5, 0.5, 0.0]]
     """
     V, steps = start(V, alpha, every)
     fraction("lam", lam)
@@ -169,6 +174,11 @@ def true_online_td(
 
     z is a dutch trace. lam=0 is TD(0). Source: van Seijen et al. (2016); Sutton & Barto (2018), section 12.5.
     Ledger E1.9.
+
+    >>> from tabrl.types import Episode
+    >>> one = Episode(np.array([0, 1, 2]), np.zeros(2, int), np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.zeros(2))
+    >>> [x.V.tolist() for x in true_online_td([one], alpha=0.5, V=np.zeros(3), lam=1.0)]
+    [[0.0, 0.0, 0.0], [0.5, 0.5, 0.0]]
     """
     V, steps = start(V, alpha, every)
     fraction("lam", lam)
@@ -197,6 +207,11 @@ def n_step_td(experience: Iterable[Any], *, alpha: Alpha, V: F, n: int, every: i
     A state is updated n steps after its visit, at the end of the episode at the latest; t counts updates.
     n=1 is TD(0); n as long as the episode is Monte Carlo with updates at its end.
     Source: Sutton & Barto (2018), section 7.1; ledger E1.8.
+
+    >>> from tabrl.types import Episode
+    >>> one = Episode(np.array([0, 1, 2]), np.zeros(2, int), np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.zeros(2))
+    >>> [x.V.tolist() for x in n_step_td([one], alpha=0.5, V=np.zeros(3), n=2)]
+    [[0.5, 0.0, 0.0], [0.5, 0.5, 0.0]]
     """
     V, steps = start(V, alpha, every)
     if n < 1:
@@ -252,6 +267,11 @@ def monte_carlo(
     a state in an episode (unbiased), or "every" (biased for few episodes). An episode cut by a time limit
     ends in the value of the state it was cut in. One record per `every` episodes.
     Source: Sutton & Barto (2018), section 5.1; ledger E1.6.
+
+    >>> from tabrl.types import Episode
+    >>> one = Episode(np.array([0, 1, 2]), np.zeros(2, int), np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.zeros(2))
+    >>> [x.V.tolist() for x in monte_carlo([one], V=np.zeros(3))]
+    [[1.0, 1.0, 0.0]]
     """
     V, steps = start(V, alpha, every)
     if visit not in ("first", "every"):
@@ -279,6 +299,11 @@ def lambda_return(
     Targets are computed from V as it was before the episode, and applied in order. lam=0: TD(0) targets;
     lam=1: constant-alpha Monte Carlo. One record per `every` episodes.
     Source: Sutton & Barto (2018), eq. 12.4; ledger E1.9.
+
+    >>> from tabrl.types import Episode
+    >>> one = Episode(np.array([0, 1, 2]), np.zeros(2, int), np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.zeros(2))
+    >>> [x.V.tolist() for x in lambda_return([one], alpha=0.5, V=np.zeros(3), lam=1.0)]
+    [[0.5, 0.5, 0.0]]
     """
     V, steps = start(V, alpha, every)
     fraction("lam", lam)

@@ -126,6 +126,10 @@ class Stream:
     terminal state, or after `limit` steps, the next transition starts from mu. Every transition uses two
     uniform numbers (one if mu is a single state), so the block size does not change what is drawn.
     actions=True keeps apart what differs in the action alone; `tables.action[outcome]` is then the action.
+
+    >>> two = MDP([[[0, 1]], [[0, 1]]], [5, 0], 0.9, terminal=[0, 1], mu=[1, 0])
+    >>> next(iter(Stream(two, np.ones((2, 1)), np.random.default_rng(0), block=3))).r
+    array([5., 5., 5.])
     """
 
     def __init__(
@@ -185,7 +189,12 @@ def episodes(
 
 
 def simulate(source: Any, pi: F, rng: np.random.Generator, *, limit: int | None = None, gamma: float = 1.0) -> Episode:
-    """One episode; arguments as in `episodes`. A model draws its random numbers in blocks."""
+    """One episode; arguments as in `episodes`. A model draws its random numbers in blocks.
+
+    >>> two = MDP([[[0, 1]], [[0, 1]]], [5, 0], 0.9, terminal=[0, 1], mu=[1, 0])
+    >>> simulate(two, np.ones((2, 1)), np.random.default_rng(0)).s
+    array([0, 1])
+    """
     return next(episodes(source, pi, rng, limit=limit, gamma=gamma))
 
 
