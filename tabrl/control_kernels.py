@@ -100,15 +100,13 @@ def double_q_update(
 
 
 @kernel
-def update(
-    rule: int, Q: F, pair: F, legal: B, eps: float, s: int, a: int, r: float, discount: float, s_next: int,
-    a_next: int, x: float, alpha: F, count: I,
-) -> float:  # fmt: skip
-    """Apply the update of one learner to one transition; return its error."""
+def update(rule: int, Q: F, pair: F, legal: B, eps: float, moves: Moves, alpha: F, count: I, x: float) -> float:
+    """Apply the update of one learner to one transition, arrays of length 1; return its error."""
+    s, a, r, discount, s_next, a_next, _ = moves
     if rule == DOUBLE_Q:
-        return double_q_update(Q, pair, legal, s, a, r, discount, s_next, alpha, count, x)
-    target = r + discount * next_value(rule, Q, legal, eps, s_next, a_next)
-    return towards(Q, s, a, target, alpha, count)
+        return double_q_update(Q, pair, legal, s[0], a[0], r[0], discount[0], s_next[0], alpha, count, x)
+    target = r[0] + discount[0] * next_value(rule, Q, legal, eps, s_next[0], a_next[0])
+    return towards(Q, s[0], a[0], target, alpha, count)
 
 
 @kernel
@@ -119,6 +117,16 @@ def draw_start(start: I, keep: F, other: I, x: float) -> int:
     if scaled - i >= keep[i]:
         i = other[i]
     return start[i]  # type: ignore[no-any-return]
+
+
+@kernel
+def draw_outcome(model: Tables, row: int, x: float) -> int:
+    """Draw an outcome of a row s A + a of the alias tables: an index of model.s_next, r, discount and ends."""
+    scaled = x * model.K
+    i = int(scaled)
+    o = row * model.K + i
+    instead = model.other[o]
+    return o if scaled - i < model.keep[o] else instead
 
 
 @kernel

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from models import random_mdp, uniform_policy
 
-from tabrl import MDP, chain, control, dp, envs, prediction
+from tabrl import MDP, acting, chain, control, dp, envs, prediction
 from tabrl.control_kernels import DOUBLE_Q, EXPECTED_SARSA, Q_LEARNING, SARSA, Moves
 from tabrl.types import ActionUpdate
 
@@ -34,10 +34,10 @@ def model(seed: int) -> tuple[MDP, int]:
     return mdp, int(rng.integers(1, 15))
 
 
-def learner(name: str, source: Any, seed: int, **options: Any) -> control.Learner:
+def learner(name: str, source: Any, seed: int, **options: Any) -> control.OneStep:
     """A learner with its defaults filled in."""
     given = {"alpha": ALPHA, "eps": 0.3, "Q": None, "limit": None, "every": STEPS, "gamma": None, **options}
-    return control.Learner(RULES[name], source, np.random.default_rng(seed), **given)
+    return control.OneStep(RULES[name], source, np.random.default_rng(seed), *given.values())
 
 
 def joined(parts: list[Moves]) -> Moves:
@@ -98,7 +98,7 @@ def close(x: Any, y: Any) -> bool:
 def test_replay(name: str, seed: int) -> None:
     mdp, limit = model(seed)
     x, Q = run(name, mdp, seed, limit=limit)
-    u = np.random.default_rng(seed).random((STEPS, control.DRAWS))
+    u = np.random.default_rng(seed).random((STEPS, control.OneStep.draws))
     assert close(Q, literal(name, x, u, mdp.legal, 0.3, np.zeros((mdp.S, mdp.A))))
 
 
@@ -107,7 +107,7 @@ def test_replay_with_a_schedule_and_first_values(name: str) -> None:
     mdp, limit = model(3)
     first = np.where(mdp.legal, np.random.default_rng(0).normal(size=(mdp.S, mdp.A)), 0.0)
     x, Q = run(name, mdp, 3, limit=limit, alpha=prediction.harmonic, Q=first)
-    u = np.random.default_rng(3).random((STEPS, control.DRAWS))
+    u = np.random.default_rng(3).random((STEPS, control.OneStep.draws))
     assert close(Q, literal(name, x, u, mdp.legal, 0.3, first, lambda k: 1 / k))
 
 
@@ -305,7 +305,7 @@ def test_every_and_blocks_do_not_change_the_values(name: str, monkeypatch: pytes
     mdp, limit = model(8)
     finals = set()
     for block in (1, 13, 4096):
-        monkeypatch.setattr(control, "BLOCK", block)
+        monkeypatch.setattr(acting, "BLOCK", block)
         for every in (1, 5, 40, 1000):
             records = getattr(control, name)(
                 mdp, np.random.default_rng(2), alpha=0.2, eps=0.2, limit=limit, every=every

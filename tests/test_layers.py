@@ -15,7 +15,7 @@ LAYERS = {
     1: "mdp model_checks build files policy chain markov longrun graph branches nonnegative",
     2: "bellman returns advantages weights losses",
     3: "learning_kernels dp sweeps undiscounted average average_reward kernels lp linear_program planning rational "
-       "reference sample prediction off_policy control control_kernels gradient ppo "
+       "reference sample prediction off_policy acting control control_kernels gradient ppo "
        "td_moments td_limits operators visits importance",
     4: "tokens",
     5: "figures plot_learning "
