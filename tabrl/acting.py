@@ -16,8 +16,8 @@ from tabrl.branches import branches
 from tabrl.control_kernels import Moves, choose
 from tabrl.errors import ModelError
 from tabrl.mdp import MDP
-from tabrl.prediction import Alpha, Steps, fraction
 from tabrl.sample import BLOCK, Outcomes, Tables, numbered, tables
+from tabrl.schedules import Alpha, Steps, fraction
 from tabrl.types import ActionUpdate, B, F, I
 
 Rng = np.random.Generator

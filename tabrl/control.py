@@ -13,8 +13,8 @@ import numpy as np
 
 from tabrl.acting import Learner, Rng
 from tabrl.control_kernels import DOUBLE_Q, EXPECTED_SARSA, Q_LEARNING, SARSA, Moves, learn, update
-from tabrl.prediction import Alpha
 from tabrl.sample import BLOCK, Tables
+from tabrl.schedules import Alpha
 from tabrl.types import ActionUpdate, F, I
 
 

@@ -3,17 +3,18 @@
 V (runs,S) values of many independent runs; alpha step sizes; n steps of the return; RMS root mean square error.
 """
 
-from collections.abc import Iterator, Sequence
-from itertools import islice
+from collections.abc import Sequence
+from itertools import islice, product
 from typing import NamedTuple
 
 import numpy as np
 
 from tabrl import sample
 from tabrl.chain import evaluate, induce
-from tabrl.learning_kernels import n_step_runs
 from tabrl.mdp import MDP
-from tabrl.types import F, I, Transitions
+from tabrl.prediction import n_step_td
+from tabrl.replay import side_by_side
+from tabrl.types import F, ValueUpdate
 
 POWERS = (1, 2, 4, 8, 16, 32, 64, 128, 256, 512)
 
@@ -53,25 +54,13 @@ def n_step_surface(
     steps = np.linspace(0, 1, 11) if alpha is None else np.asarray(alpha, np.float64)
     exact = evaluate(induce(mdp, pi))
     live = np.flatnonzero(~mdp.terminal)
-    rounds = list(side_by_side(mdp, pi, rng, runs, episodes))
+    streams = [sample.episodes(mdp, pi, own) for own in rng.spawn(runs)]
+    rounds = list(islice(side_by_side(streams, mdp.S), episodes))
     rms = np.zeros((len(n), len(steps), runs))
-    error = np.zeros(2)
-    for i, m in enumerate(n):
-        for j, a in enumerate(steps):
-            V = np.zeros((runs, mdp.S))
-            for first, x in rounds:
-                n_step_runs(V, first, *x, m, float(a), error)
-                with np.errstate(over="ignore", invalid="ignore"):  # large n and alpha may diverge
-                    rms[i, j] += np.sqrt(((V[:, live] - exact[live]) ** 2).mean(axis=1)) / episodes
+    for (i, m), (j, a) in product(enumerate(n), enumerate(steps)):
+        zero = np.zeros((runs, mdp.S))
+        learned = n_step_td(rounds, n=m, alpha=float(a), V=zero) if a else [ValueUpdate(0, zero, 0.0)] * episodes
+        for x in learned:
+            with np.errstate(over="ignore", invalid="ignore"):  # large n and alpha may diverge
+                rms[i, j] += np.sqrt(((x.V[:, live] - exact[live]) ** 2).mean(axis=1)) / episodes
     return Surface(n, steps, rms)
-
-
-def side_by_side(
-    mdp: MDP, pi: F, rng: np.random.Generator, runs: int, episodes: int
-) -> Iterator[tuple[I, Transitions]]:
-    """Draw the k-th episode of every run, for k = 1, …, episodes: (where each run begins, transitions)."""
-    source = sample.episodes(mdp, pi, rng)
-    for _ in range(episodes):
-        drawn = [sample.from_episode(x) for x in islice(source, runs)]
-        first = np.cumsum([0, *(len(x.r) for x in drawn)])
-        yield first, sample.join(drawn)

@@ -2,10 +2,8 @@
 
 V (S,) changed in place; s, s_next, r, discount, last (n,) transitions; z (S,) trace; alpha (m,) step size
 of a state's k-th update, the last entry standing for all later ones; count (S,) updates of each state so far.
-Each returns its last error.
+Each returns its last error. Many runs are one: V (runs·S,), where run i owns the states i S, …, i S + S - 1.
 """
-
-import numpy as np
 
 from tabrl._jit import kernel
 from tabrl.types import B, F, I
@@ -30,46 +28,75 @@ def td0_pass(V: F, s: I, s_next: I, r: F, discount: F, alpha: F, count: I) -> fl
 
 
 @kernel
-def n_step_pass(
-    V: F, s: I, s_next: I, r: F, discount: F, last: B, n: int, most: int, alpha: F, count: I, error: F
-) -> int:
-    """Update towards n-step returns as soon as they are known; return how many states were updated.
+def n_step_sums(s_next: I, r: F, discount: F, last: B, n: int, to: I, R: F, D: F) -> int:
+    """Fill the n-step transitions of a buffer; return how many are ready for use.
 
-    Stops after `most` updates, or where a return needs transitions beyond the buffer. error[0]: last error.
+        R[t] = r[t] + discount[t] r[t+1] + …   (n terms, fewer at the end of the episode)
+        D[t] = product of their discounts,   to[t] the state that follows
+
+    Constant time per step: every episode is cut into blocks of n steps, and a window is the end of one block and
+    the beginning of the next. An unfinished episode is ready up to a multiple of n, where the next call goes on.
     """
-    T = r.shape[0]
-    for t in range(min(most, T)):
-        h = t
-        while h < T - 1 and h - t < n - 1 and not last[h]:
-            h += 1
-        if h - t < n - 1 and not last[h]:
-            return t
-        G = V[s_next[h]]
-        for k in range(h, t - 1, -1):
-            G = r[k] + discount[k] * G
-        error[0] = G - V[s[t]]
-        V[s[t]] += step_size(alpha, count, s[t]) * error[0]
-    return int(min(most, T))
+    begin, T = 0, r.shape[0]
+    while begin < T:
+        end = begin + 1
+        while end < T and not last[end - 1]:
+            end += 1
+        for block in range(begin, end, n):
+            stop = min(block + n, end)
+            x, d = 0.0, 1.0
+            for t in range(stop - 1, block - 1, -1):
+                x, d = r[t] + discount[t] * x, discount[t] * d
+                R[t], D[t], to[t] = x, d, s_next[stop - 1]
+            x, d, t = 0.0, 1.0, block
+            for i in range(max(begin, block - n + 1), block):  # windows that began in the block before
+                if t < end:
+                    x, d, t = x + d * r[t], d * discount[t], t + 1
+                R[i], D[i], to[i] = R[i] + D[i] * x, D[i] * d, s_next[t - 1]
+        if not last[end - 1]:
+            return max(begin, end - (end - begin) % n - n)
+        begin = end
+    return begin
 
 
 @kernel
-def towards(V: F, s: I, G: F, use: B, alpha: F, count: I) -> float:
-    """V(s) <- V(s) + alpha (G - V(s)) for the marked visits, in their order."""
-    delta = 0.0
-    for t in range(s.shape[0]):
-        if use[t]:
-            delta = G[t] - V[s[t]]
-            V[s[t]] += step_size(alpha, count, s[t]) * delta
+def lambda_return_pass(
+    V: F, s: I, s_next: I, r: F, discount: F, last: B, lam: float, first: bool, alpha: F, count: I, G: F, seen: I
+) -> float:
+    """Move each state towards its lambda-return, episode by episode; targets use V from before the episode.
+
+    first: only at a state's first visit in the episode. The buffer holds whole episodes. G (n,) room for the
+    targets; seen (S,) room for the time of the last visit.
+    """
+    begin, delta, T = 0, 0.0, r.shape[0]
+    for i in range(seen.shape[0]):
+        seen[i] = -1
+    while begin < T:
+        end = begin
+        while not last[end]:
+            end += 1
+        target = V[s_next[end]]
+        for t in range(end, begin - 1, -1):
+            target = r[t] + discount[t] * ((1.0 - lam) * V[s_next[t]] + lam * target)
+            G[t] = target
+        for t in range(begin, end + 1):
+            if not first or seen[s[t]] < begin:
+                delta = G[t] - V[s[t]]
+                V[s[t]] += step_size(alpha, count, s[t]) * delta
+            seen[s[t]] = t
+        begin = end + 1
     return delta
 
 
 @kernel
 def td_lambda_pass(
-    V: F, z: F, s: I, s_next: I, r: F, discount: F, last: B, lam: float, trace: int, alpha: F, count: I
+    V: F, z: F, S: int, s: I, s_next: I, r: F, discount: F, last: B, lam: float, trace: int, alpha: F, count: I
 ) -> float:
     """V <- V + alpha delta z with an accumulating (0), replacing (1) or dutch (2) trace z, carried over."""
-    delta = 0.0
+    delta, low = 0.0, 0
     for t in range(r.shape[0]):
+        if not low <= s[t] < low + S:
+            low = s[t] - s[t] % S
         delta = r[t] + discount[t] * V[s_next[t]] - V[s[t]]
         a = step_size(alpha, count, s[t])
         if trace == 0:
@@ -80,7 +107,7 @@ def td_lambda_pass(
             z[s[t]] += 1.0 - a * z[s[t]]
         decay = 0.0 if last[t] else lam * discount[t]
         move = a * delta
-        for i in range(V.shape[0]):
+        for i in range(low, low + S):
             V[i] += move * z[i]
             z[i] *= decay
     return delta
@@ -88,31 +115,24 @@ def td_lambda_pass(
 
 @kernel
 def true_online_pass(
-    V: F, z: F, old: F, s: I, s_next: I, r: F, discount: F, last: B, lam: float, alpha: F, count: I
+    V: F, z: F, old: F, S: int, s: I, s_next: I, r: F, discount: F, last: B, lam: float, alpha: F, count: I
 ) -> float:
-    """True online TD(lambda): old[0] is the value that s had when it was entered; carried over, like z."""
-    delta = 0.0
+    """True online TD(lambda): old (runs,) is the value that s had when it was entered; carried over, like z."""
+    delta, low = 0.0, 0
     for t in range(r.shape[0]):
+        if not low <= s[t] < low + S:
+            low = s[t] - s[t] % S
+        run = 0 if low == 0 else low // S
         v, v_next = V[s[t]], V[s_next[t]]
         delta = r[t] + discount[t] * v_next - v
         a = step_size(alpha, count, s[t])
         z[s[t]] += 1.0 - a * z[s[t]]
-        gap = v - old[0]
+        gap = v - old[run]
         move = a * (delta + gap)
         decay = 0.0 if last[t] else lam * discount[t]
         V[s[t]] -= a * gap
-        for i in range(V.shape[0]):
+        for i in range(low, low + S):
             V[i] += move * z[i]
             z[i] *= decay
-        old[0] = 0.0 if last[t] else v_next
+        old[run] = 0.0 if last[t] else v_next
     return delta
-
-
-@kernel
-def n_step_runs(V: F, first: I, s: I, s_next: I, r: F, discount: F, last: B, n: int, alpha: float, error: F) -> None:
-    """One episode of n-step TD in each of many runs: run i owns V[i] (S,) and transitions first[i] … first[i+1]-1."""
-    size, count = error[1:2], np.zeros(V.shape[1], np.int64)
-    size[0] = alpha
-    for i in range(V.shape[0]):
-        a, b = first[i], first[i + 1]
-        n_step_pass(V[i], s[a:b], s_next[a:b], r[a:b], discount[a:b], last[a:b], n, b - a, size, count, error)

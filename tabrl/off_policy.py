@@ -9,7 +9,7 @@ import numpy as np
 
 from tabrl import checks
 from tabrl.errors import ShapeError
-from tabrl.prediction import start
+from tabrl.replay import start
 from tabrl.returns import discounted_sum
 from tabrl.types import Episode, F, ValueUpdate
 from tabrl.weights import per_decision_returns, ratios, remaining_products

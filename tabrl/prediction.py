@@ -3,115 +3,28 @@
 V (S,) values; s (T+1,) states; r, discount (T,); alpha step size, a number or a schedule; delta TD error;
 lam trace decay; G returns. Every learner is a generator of `ValueUpdate`; it takes a list of `Episode` to
 replay, `sample.episodes(...)`, or an endless `sample.Stream`, and starts from a copy of V (S,).
+
+Many runs learn at once with V (runs,S) and `replay.side_by_side(...)`, which gives one piece of each run a round;
+`every` then counts rounds, and t the transitions of all runs.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from typing import Any, TypeAlias
+from typing import Any
 
 import numpy as np
 
-from tabrl import checks
-from tabrl.errors import ModelError, ShapeError
-from tabrl.learning_kernels import n_step_pass, td0_pass, td_lambda_pass, towards, true_online_pass
-from tabrl.returns import discounted_sum, lambda_returns
-from tabrl.sample import Stream, cut, join, transitions
-from tabrl.types import F, I, Transitions, ValueUpdate
+from tabrl.batch import batch_mc, batch_td, lstd
+from tabrl.learning_kernels import lambda_return_pass, td0_pass, td_lambda_pass, true_online_pass
+from tabrl.replay import checked, counted, n_step_transitions, records, start, whole_episodes
+from tabrl.schedules import Alpha, Schedule, Steps, fraction, harmonic, power
+from tabrl.types import F, Transitions, ValueUpdate
 
-Schedule: TypeAlias = Callable[[F], F]  # number of a state's update, from 1, to its step size
-Alpha: TypeAlias = float | Schedule
+__all__ = [
+    "Alpha", "Schedule", "batch_mc", "batch_td", "harmonic", "lambda_return", "lstd", "monte_carlo", "n_step_td",
+    "power", "td0", "td_lambda", "true_online_td",
+]  # fmt: skip
+
 TRACES = {"accumulating": 0, "replacing": 1, "dutch": 2}
-
-
-def harmonic(k: F) -> F:
-    """Step size 1/k of the k-th update: V is the average of its targets. A `Schedule`.
-
-    >>> harmonic(np.array([1.0, 2.0, 4.0]))
-    array([1.  , 0.5 , 0.25])
-    """
-    return 1.0 / k
-
-
-def power(scale: float, exponent: float) -> Schedule:
-    """Step size min(1, scale / k**exponent); converges for exponents in (1/2, 1].
-
-    Source: Robbins & Monro (1951); Sutton & Barto (2018), eq. 2.7.
-
-    >>> power(0.5, 1.0)(np.array([1.0, 2.0]))
-    array([0.5 , 0.25])
-    """
-    return lambda k: np.minimum(1.0, scale / k**exponent)
-
-
-class Steps:
-    """The step sizes of a learner: one number, or a table of a schedule that grows with the counts."""
-
-    def __init__(self, alpha: Alpha, S: int) -> None:
-        self.schedule = alpha if callable(alpha) else None
-        if not callable(alpha) and not 0 < alpha <= 1:
-            raise ValueError(f"alpha is {alpha}; a step size in (0, 1], or a schedule, is expected")
-        self.table = np.empty(0) if callable(alpha) else np.array([float(alpha)])
-        self.count = np.zeros(S, np.int64)
-
-    def ahead(self, n: int) -> F:
-        """Step sizes that last for n more updates."""
-        need = int(self.count.max(initial=0)) + n
-        if self.schedule is not None and need > len(self.table):
-            self.table = np.asarray(self.schedule(np.arange(1.0, 2 * need + 1)), np.float64)
-        return self.table
-
-
-def start(V: F, alpha: Alpha, every: int) -> tuple[F, Steps]:
-    """Copy the initial values and check what all learners take."""
-    V = checks.real(V, "V")
-    if V.ndim != 1:
-        raise ShapeError(f"V has shape {V.shape}; (S,) is expected")
-    if every < 1:
-        raise ValueError(f"every is {every}; a record after every 1 or more steps is expected")
-    return V, Steps(alpha, len(V))
-
-
-def pieces(experience: Iterable[Any], S: int, every: int) -> Iterator[tuple[int, Transitions]]:
-    """Cut experience so that every multiple of `every` ends a piece: (transitions so far, piece)."""
-    t = 0
-    for x in checked(experience, S):
-        i = 0
-        while i < len(x.r):
-            j = min(len(x.r), i + every - t % every)
-            t += j - i
-            yield t, cut(x, i, j)
-            i = j
-
-
-def checked(experience: Iterable[Any], S: int) -> Iterator[Transitions]:
-    """Read experience as transitions between states 0 … S-1; a stream is known to have them."""
-    if isinstance(experience, Stream):
-        if experience.S != S:
-            raise ShapeError(f"V has shape {(S,)}; {(experience.S,)} is expected, a value for each state of the model")
-        yield from experience
-    for x in transitions(experience):
-        check_states(x, S)
-        yield x
-
-
-def check_states(x: Transitions, S: int) -> None:
-    """Require states 0 … S-1."""
-    for name, states in (("s", x.s), ("s_next", x.s_next)):
-        if len(states) and not (states.min() >= 0 and states.max() < S):
-            t = int(np.argmax((states < 0) | (states >= S)))
-            raise ModelError(f"{name}[{t}] is {int(states[t])}; a state below {S}, the length of V, is expected")
-
-
-def records(
-    experience: Iterable[Any], V: F, every: int, update: Callable[[Transitions], float]
-) -> Iterator[ValueUpdate]:
-    """Apply `update` piece by piece; yield after every `every` transitions and at the end."""
-    t, delta = 0, 0.0
-    for t, x in pieces(experience, len(V), every):
-        delta = update(x)
-        if t % every == 0:
-            yield ValueUpdate(t, V.copy(), float(delta))
-    if t % every:
-        yield ValueUpdate(t, V.copy(), float(delta))
 
 
 def td0(experience: Iterable[Any], *, alpha: Alpha, V: F, every: int = 1) -> Iterator[ValueUpdate]:
@@ -129,11 +42,13 @@ def td0(experience: Iterable[Any], *, alpha: Alpha, V: F, every: int = 1) -> Ite
     [[0.0, 0.0, 0.0], [0.0, 0.5, 0.0], [0.25, 0.5, 0.0], [0.25, 0.75, 0.0]]
     """
     V, steps = start(V, alpha, every)
+    yield from records(checked(experience, V.size), V, every, td0_update(V, steps))
 
-    def update(x: Transitions) -> float:
-        return td0_pass(V, x.s, x.s_next, x.r, x.discount, steps.ahead(len(x.r)), steps.count)
 
-    yield from records(experience, V, every, update)
+def td0_update(V: F, steps: Steps) -> Callable[[Transitions], float]:
+    """The update of TD(0) on transitions of one or more steps."""
+    flat = V.reshape(-1)
+    return lambda x: td0_pass(flat, x.s, x.s_next, x.r, x.discount, steps.ahead(len(x.r)), steps.count)
 
 
 def td_lambda(
@@ -156,13 +71,12 @@ def td_lambda(
     fraction("lam", lam)
     if trace not in TRACES:
         raise ValueError(f"trace is {trace!r}; one of {', '.join(TRACES)} is expected")
-    z = np.zeros(len(V))
+    flat, z, S = V.reshape(-1), np.zeros(V.size), V.shape[-1]
 
     def update(x: Transitions) -> float:
-        ahead = steps.ahead(len(x.r))
-        return td_lambda_pass(V, z, x.s, x.s_next, x.r, x.discount, x.last, lam, TRACES[trace], ahead, steps.count)
+        return td_lambda_pass(flat, z, S, *x, lam, TRACES[trace], steps.ahead(len(x.r)), steps.count)
 
-    yield from records(experience, V, every, update)
+    yield from records(checked(experience, V.size), V, every, update)
 
 
 def true_online_td(
@@ -182,21 +96,12 @@ def true_online_td(
     """
     V, steps = start(V, alpha, every)
     fraction("lam", lam)
-    z, old = np.zeros(len(V)), np.zeros(1)
+    flat, z, old, S = V.reshape(-1), np.zeros(V.size), np.zeros(V.size // V.shape[-1]), V.shape[-1]
 
     def update(x: Transitions) -> float:
-        ahead = steps.ahead(len(x.r))
-        return true_online_pass(V, z, old, x.s, x.s_next, x.r, x.discount, x.last, lam, ahead, steps.count)
+        return true_online_pass(flat, z, old, S, *x, lam, steps.ahead(len(x.r)), steps.count)
 
-    yield from records(experience, V, every, update)
-
-
-def split(x: Transitions) -> Iterator[Transitions]:
-    """Cut transitions at the ends of episodes."""
-    ends = (np.flatnonzero(x.last) + 1).tolist()
-    for i, j in zip([0, *ends], [*ends, len(x.r)], strict=True):
-        if j > i:
-            yield cut(x, i, j)
+    yield from records(checked(experience, V.size), V, every, update)
 
 
 def n_step_td(experience: Iterable[Any], *, alpha: Alpha, V: F, n: int, every: int = 1) -> Iterator[ValueUpdate]:
@@ -216,44 +121,22 @@ def n_step_td(experience: Iterable[Any], *, alpha: Alpha, V: F, n: int, every: i
     V, steps = start(V, alpha, every)
     if n < 1:
         raise ValueError(f"n is {n}; 1 or more steps are expected")
-    t, error = 0, np.zeros(1)
-    rest: Transitions | None = None
-    for x in checked(experience, len(V)):
-        rest = x if rest is None else join([rest, x])
-        done = 1
-        while done:
-            done = n_step_pass(V, *rest, n, every - t % every, steps.ahead(every), steps.count, error)
-            t += done
-            rest = cut(rest, done, len(rest.r))
-            if done and t % every == 0:
-                yield ValueUpdate(t, V.copy(), float(error[0]))
-    if t % every:
-        yield ValueUpdate(t, V.copy(), float(error[0]))
-
-
-def fragments(experience: Iterable[Any], S: int) -> Iterator[Transitions]:
-    """Whole episodes, put together where they run over several pieces; an unfinished end is left out."""
-    parts: list[Transitions] = []
-    for x in checked(experience, S):
-        for y in split(x):
-            parts.append(y)
-            if y.last[-1]:
-                yield join(parts)
-                parts = []
+    x = n_step_transitions(checked(experience, V.size), n, whole=V.ndim == 2)
+    yield from records(x, V, every, td0_update(V, steps))
 
 
 def by_episode(
-    experience: Iterable[Any], V: F, every: int, update: Callable[[Transitions], float]
+    experience: Iterable[Any], V: F, every: int, steps: Steps, lam: float, first: bool
 ) -> Iterator[ValueUpdate]:
-    """Apply `update` to whole episodes; yield after every `every` episodes and at the end."""
-    t, k, delta = 0, 0, 0.0
-    for k, x in enumerate(fragments(experience, len(V)), 1):
-        delta = update(x)
-        t += len(x.r)
-        if k % every == 0:
-            yield ValueUpdate(t, V.copy(), float(delta))
-    if k % every:
-        yield ValueUpdate(t, V.copy(), float(delta))
+    """Move towards lambda-returns after each episode; yield after every `every` episodes (rounds), and at the end."""
+    flat, seen = V.reshape(-1), np.empty(V.size, np.int64)
+
+    def update(x: Transitions) -> float:
+        G = np.empty(len(x.r))
+        return lambda_return_pass(flat, *x, lam, first, steps.ahead(len(x.r)), steps.count, G, seen)
+
+    buffers = whole_episodes(checked(experience, V.size), V, every)
+    yield from counted(buffers, V, every, update, lambda x: 1 if V.ndim == 2 else int(x.last.sum()))
 
 
 def monte_carlo(
@@ -277,18 +160,7 @@ def monte_carlo(
     if visit not in ("first", "every"):
         raise ValueError(f"visit is {visit!r}; 'first' or 'every' is expected")
 
-    def update(x: Transitions) -> float:
-        G = discounted_sum(x.r, x.discount, float(V[x.s_next[-1]]))
-        return towards(V, x.s, G, first_visits(x.s) | (visit == "every"), steps.ahead(len(x.r)), steps.count)
-
-    yield from by_episode(experience, V, every, update)
-
-
-def first_visits(s: I) -> Any:
-    """Mark the first visit to each state: s (T,) to (T,) bool."""
-    use = np.zeros(len(s), np.bool_)
-    use[np.unique(s, return_index=True)[1]] = True
-    return use
+    yield from by_episode(experience, V, every, steps, 1.0, visit == "first")
 
 
 def lambda_return(
@@ -307,45 +179,4 @@ def lambda_return(
     """
     V, steps = start(V, alpha, every)
     fraction("lam", lam)
-
-    def update(x: Transitions) -> float:
-        G = lambda_returns(x.r, x.discount, np.append(V[x.s], V[x.s_next[-1]]), lam)
-        return towards(V, x.s, G, np.ones(len(G), np.bool_), steps.ahead(len(G)), steps.count)
-
-    yield from by_episode(experience, V, every, update)
-
-
-def fraction(name: str, x: float) -> None:
-    """Require a number in [0, 1]."""
-    if not 0 <= x <= 1:
-        raise ValueError(f"{name} is {x}; a number in [0, 1] is expected")
-
-
-def lstd(experience: Iterable[Any], *, S: int, lam: float = 0.0) -> F:
-    """Least-squares TD(lambda): the V at which the sum of all TD(lambda) updates is zero.
-
-        sum over t of z[t] (r[t] + discount[t] V(s[t+1]) - V(s[t])) = 0,   z[t] = discount lam z[t-1] + e_s[t]
-
-    lam=0 is the certainty-equivalence solution of the data (what batch TD converges to), lam=1 the average
-    of every-visit returns (batch Monte Carlo). Returns (S,), nan for states that were never visited.
-    Source: Bradtke & Barto (1996); Boyan (1999); Sutton & Barto (2018), sections 6.3 and 9.8.
-
-    >>> from tabrl.types import Episode
-    >>> one = Episode(np.array([0, 1, 2]), np.zeros(2, int), np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.zeros(2))
-    >>> lstd([one], S=3)
-    array([ 1.,  1., nan])
-    """
-    fraction("lam", lam)
-    A, b = np.zeros((S, S)), np.zeros(S)
-    for x in fragments(experience, S):
-        z = np.zeros(S)
-        for s, s_next, r, discount in zip(x.s, x.s_next, x.r, x.discount, strict=True):
-            z[s] += 1.0
-            A[:, s] += z
-            A[:, s_next] -= discount * z
-            b += r * z
-            z *= discount * lam
-    seen = np.flatnonzero(A.any(axis=1) | (b != 0))
-    V = np.full(S, np.nan)
-    V[seen] = np.linalg.solve(A[np.ix_(seen, seen)], b[seen])
-    return V
+    yield from by_episode(experience, V, every, steps, lam, False)

@@ -105,7 +105,7 @@ class ValueUpdate(NamedTuple):
     """The values after an update."""
 
     t: int  # transitions used so far
-    V: F  # (S,)
+    V: F  # (S,), or (runs,S)
     delta: float  # last error: what the last update moved towards, less the old value
 
 

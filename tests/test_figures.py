@@ -1,13 +1,14 @@
 """The book's learning curves: against a literal loop, and against the numbers it prints."""
 
+from itertools import islice
+
 import numpy as np
 
-from tabrl import chain, envs, plots
-from tabrl.figures import n_step_surface, side_by_side
+from tabrl import chain, envs, plots, sample
+from tabrl.figures import n_step_surface
 from tabrl.plot_learning import error_curves
 from tabrl.prediction import n_step_td
 from tabrl.trace import last
-from tabrl.types import Episode
 
 
 def test_surface_is_the_learner_run_by_run() -> None:
@@ -17,15 +18,13 @@ def test_surface_is_the_learner_run_by_run() -> None:
     surface = n_step_surface(
         walk, pi, np.random.default_rng(0), n=(1, 4), alpha=np.array([0.2, 0.5]), runs=3, episodes=4
     )
-    rounds = list(side_by_side(walk, pi, np.random.default_rng(0), 3, 4))
+    streams = [sample.episodes(walk, pi, own) for own in np.random.default_rng(0).spawn(3)]
+    drawn = [list(islice(stream, 4)) for stream in streams]
     for i, n in enumerate((1, 4)):
         for j, alpha in enumerate((0.2, 0.5)):
             for run in range(3):
                 V, errors = np.zeros(walk.S), []
-                for first, x in rounds:
-                    a, b = first[run], first[run + 1]
-                    s = np.append(x.s[a:b], x.s_next[b - 1])
-                    one = Episode(s, np.zeros(b - a, np.int64), x.r[a:b], x.discount[a:b], np.zeros(b - a))
+                for one in drawn[run]:
                     V = last(n_step_td([one], alpha=alpha, V=V, n=n)).V
                     errors.append(np.sqrt(((V - exact)[~walk.terminal] ** 2).mean()))
                 assert abs(np.mean(errors) - surface.rms[i, j, run]) < 1e-12

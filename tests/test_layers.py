@@ -14,8 +14,9 @@ LAYERS = {
     0: "types errors checks _jit _xp trace output rounding _version",
     1: "mdp model_checks build files policy chain markov longrun graph branches nonnegative",
     2: "bellman returns advantages weights losses",
-    3: "learning_kernels dp sweeps undiscounted average average_reward kernels lp linear_program planning rational "
-       "reference sample prediction off_policy acting control control_kernels gradient ppo "
+    3: "dp sweeps undiscounted average average_reward kernels lp linear_program planning rational "
+       "learning_kernels schedules replay batch "
+       "reference sample prediction off_policy acting control control_kernels control_monte_carlo control_monte_carlo_kernels gradient ppo "
        "td_moments td_limits operators visits importance",
     4: "tokens",
     5: "figures plot_learning "

@@ -12,7 +12,8 @@ from models import random_mdp, random_policy
 from paths import agree, second
 
 from tabrl import MDP, chain, envs, sample
-from tabrl.prediction import fragments, monte_carlo, td0
+from tabrl.prediction import monte_carlo, td0
+from tabrl.replay import checked, whole_episodes
 from tabrl.td_moments import independent_moments, trajectory_moments
 from tabrl.trace import last
 from tabrl.visits import every_visit, first_visit
@@ -72,7 +73,7 @@ def test_monte_carlo_on_the_loop_has_the_exact_bias(n: int) -> None:
     V = chain.evaluate(chain.induce(loop, pi))
     s = int(np.argmax(loop.mu))
     stream = sample.Stream(loop, pi, np.random.default_rng([43, n]))
-    episodes = list(islice(fragments(stream, loop.S), n * RUNS))
+    episodes = list(islice(whole_episodes(checked(stream, loop.S), V, 1), n * RUNS))
     found = np.empty((RUNS, 2))
     for run in range(RUNS):
         batch = episodes[n * run : n * (run + 1)]

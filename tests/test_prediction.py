@@ -1,16 +1,19 @@
 """Prediction: every learner against a literal loop on recorded traces, identities, and published curves."""
 
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
 from models import random_mdp, random_policy
 
-from tabrl import chain, envs, prediction, sample
-from tabrl.prediction import lambda_return, lstd, monte_carlo, n_step_td, td0, td_lambda, true_online_td
-from tabrl.returns import discounted_sum, lambda_returns, n_step_returns
+from tabrl import chain, envs, operators, prediction, sample
+from tabrl.batch import batch_mc, batch_td, lstd
+from tabrl.prediction import lambda_return, monte_carlo, n_step_td, td0, td_lambda, true_online_td
+from tabrl.replay import n_step_transitions, side_by_side
+from tabrl.returns import discounted_sum, lambda_returns, n_step_returns, td_errors
 from tabrl.trace import last
-from tabrl.types import Episode
+from tabrl.types import Episode, Transitions
 
 TRACES = range(24)
 ALPHA = 0.3
@@ -263,11 +266,23 @@ def test_compiled_and_plain_kernels_give_the_same_bits() -> None:
 
     episodes, V = trace(0)
     x = sample.join([sample.from_episode(e) for e in episodes])
+    to, R, D = np.empty_like(x.s_next), np.empty_like(x.r), np.empty_like(x.r)
+    G, seen = np.empty_like(x.r), np.empty(len(V), np.int64)
+    sums, moved = [], []
+    for compiled in (True, False):
+        fill, move = learning_kernels.n_step_sums, learning_kernels.lambda_return_pass
+        fill, move = (fill, move) if compiled else (fill.py_func, move.py_func)  # type: ignore[attr-defined]
+        sums.append((fill(*x[1:], 3, to, R, D), to.tobytes(), R.tobytes(), D.tobytes()))
+        W = V.copy()
+        move(W, *x, 0.7, False, np.array([0.1, 0.05]), np.zeros(len(V), np.int64), G, seen)
+        moved.append(W.tobytes())
+    assert sums[0] == sums[1]
+    assert moved[0] == moved[1]
     for name, extra in (("td_lambda_pass", (0.7, 2)), ("true_online_pass", (0.7,)), ("td0_pass", ())):
         results = []
         for function in (getattr(learning_kernels, name), getattr(learning_kernels, name).py_func):
             W, z, old = V.copy(), np.zeros(len(V)), np.zeros(1)
-            state = {"td0_pass": (W,), "td_lambda_pass": (W, z), "true_online_pass": (W, z, old)}[name]
+            state = {"td0_pass": (W,), "td_lambda_pass": (W, z, len(V)), "true_online_pass": (W, z, old, len(V))}[name]
             inputs = (x.s, x.s_next, x.r, x.discount) + (() if name == "td0_pass" else (x.last,))
             function(*state, *inputs, *extra, np.array([0.1, 0.05]), np.zeros(len(V), np.int64))
             results.append(W.tobytes())
@@ -298,6 +313,102 @@ def test_lstd_zero_is_certainty_equivalence_and_one_is_the_average_return(seed: 
     assert np.allclose(lstd(ended, S=S)[seen], certain, rtol=1e-9, atol=1e-9 * abs(certain).max())
     assert np.allclose(lstd(ended, S=S, lam=1.0)[seen], returns[seen] / n[seen], rtol=1e-9, atol=1e-9)
     assert np.isnan(lstd(ended, S=S)[~seen]).all()
+
+
+# ---- many runs at once ----
+
+LEARNERS: list[tuple[Any, dict[str, Any]]] = [
+    (td0, {}),
+    (n_step_td, {"n": 3}),
+    (td_lambda, {"lam": 0.7, "trace": "dutch"}),
+    (true_online_td, {"lam": 0.7}),
+    (monte_carlo, {"visit": "first"}),
+    (monte_carlo, {"visit": "every"}),
+    (lambda_return, {"lam": 0.4}),
+]
+
+
+@pytest.mark.parametrize(("learner", "extra"), LEARNERS)
+@pytest.mark.parametrize("seed", TRACES)
+def test_runs_side_by_side_are_the_runs_alone(learner: Any, extra: dict[str, Any], seed: int) -> None:
+    """Bit for bit, with a step size that depends on the visits of each run."""
+    episodes, V = trace(seed)
+    runs = [episodes[0:4], episodes[4:8], episodes[8:12]]
+    start = np.stack([V, 2 * V, V - V])
+    options: dict[str, Any] = {"alpha": prediction.power(0.5, 0.6), **extra}
+    together = list(learner(side_by_side(runs, len(V)), V=start, **options))
+    assert [x.t for x in together] == np.cumsum([sum(len(run[k].r) for run in runs) for k in range(4)]).tolist()
+    for i, run in enumerate(runs):
+        for k in range(4):
+            alone = last(learner(run[: k + 1], V=start[i], every=10**6, **options)).V
+            assert together[k].V[i].tobytes() == alone.tobytes()
+
+
+def test_streams_side_by_side_are_the_streams_alone() -> None:
+    walk = envs.random_walk(5)
+    pi = np.ones((walk.S, 1))
+
+    def streams() -> list[Any]:
+        return [sample.Stream(walk, pi, rng, block=50) for rng in np.random.default_rng(3).spawn(4)]
+
+    for learner, extra in ((td0, {}), (td_lambda, {"lam": 0.5}), (true_online_td, {"lam": 0.5})):
+        rounds = learner(side_by_side(streams(), walk.S), alpha=0.1, V=np.zeros((4, walk.S)), every=2, **extra)
+        together = next(rounds)
+        assert together.t == 400
+        for i, stream in enumerate(streams()):
+            alone = next(learner(stream, alpha=0.1, V=np.zeros(walk.S), every=100, **extra))
+            assert together.V[i].tobytes() == alone.V.tobytes()
+    with pytest.raises(ValueError, match=r"last\[199\] is False; a round of whole episodes"):
+        next(islice(n_step_td(side_by_side(streams(), walk.S), alpha=0.1, V=np.zeros((4, walk.S)), n=2), 1, None))
+
+
+@pytest.mark.parametrize("n", [1, 2, 3, 7, 40])
+def test_n_step_transitions_of_a_stream_do_not_depend_on_its_blocks(n: int) -> None:
+    """Cut into blocks of any length, the same bits; and every window is the sum of its rewards."""
+    rng = np.random.default_rng(n)
+    T = 400
+    s = rng.integers(0, 9, T + 1)
+    ends = rng.random(T) < 0.06
+    ends[-1] = True
+    x = Transitions(s[:-1], s[1:], rng.normal(size=T), np.where(ends & (rng.random(T) < 0.5), 0.0, 0.9), ends)
+    found = []
+    for block in (1, 5, 64, T):
+        parts = [sample.cut(x, i, min(i + block, T)) for i in range(0, T, block)]
+        y = sample.join(list(n_step_transitions(parts, n)))
+        found.append(tuple(column.tobytes() for column in y))
+    assert len(set(found)) == 1
+    for t in range(T):
+        h = t + int(np.argmax(ends[t:]))
+        stop = min(t + n - 1, h)
+        assert abs(y.r[t] - sum(0.9 ** (k - t) * x.r[k] for k in range(t, stop + 1))) < 1e-12
+        assert abs(y.discount[t] - np.prod(x.discount[t : stop + 1])) < 1e-12
+        assert y.s_next[t] == x.s_next[stop]
+
+
+@pytest.mark.parametrize("seed", TRACES)
+def test_batch_learners_reach_their_closed_forms(seed: int) -> None:
+    """Batch TD is certainty equivalence, batch Monte Carlo the average return; from the same ended episodes."""
+    episodes, V = trace(seed)
+    ended = [x for x in episodes if x.discount[-1] == 0]
+    if not ended:
+        return
+    visits = np.bincount(np.concatenate([x.s[:-1] for x in ended]), minlength=len(V))
+    tuples = [(x.s, x.r, x.discount) for x in ended]
+    for learner, exact in ((batch_td, operators.batch_td), (batch_mc, operators.batch_mc)):
+        sweeps = learner(ended, alpha=0.9 / visits.max(), V=V)
+        x = next(x for x in sweeps if x.delta < 1e-13)
+        assert np.allclose(x.V, exact(tuples, len(V), V).V, rtol=1e-8, atol=1e-8)
+
+
+def test_a_sweep_of_a_batch_is_the_sum_of_its_increments() -> None:
+    for seed in TRACES:
+        episodes, V = trace(seed)
+        increments = {batch_td: np.zeros(len(V)), batch_mc: np.zeros(len(V))}
+        for x in episodes:
+            np.add.at(increments[batch_td], x.s[:-1], td_errors(x.r, x.discount, V[x.s]))
+            np.add.at(increments[batch_mc], x.s[:-1], discounted_sum(x.r, x.discount, V[x.s[-1]]) - V[x.s[:-1]])
+        for learner, change in increments.items():
+            assert close(next(learner(episodes, alpha=0.01, V=V)).V, V + 0.01 * change)
 
 
 def test_learners_reach_the_exact_values() -> None:
