@@ -1,9 +1,11 @@
 """The loops over single states, on CSR rows s·A+a (indptr, indices, p); compiled when numba is installed.
 
-r, legal (S,A); V (S,), changed in place; gamma discount.
+r, legal (S,A); V (S,), changed in place; gamma discount. The last of them draws transitions.
 """
 
 import heapq
+
+import numpy as np
 
 from tabrl._jit import kernel
 from tabrl.types import B, F, I
@@ -64,11 +66,23 @@ def prioritized_backups(
 
 
 @kernel
+def first_state(start: I, keep: F, other: I, x: float) -> int:
+    """Draw the first state of an episode by an alias table over the states in `start`."""
+    scaled = x * start.shape[0]
+    i = int(scaled)
+    if scaled - i >= keep[i]:
+        i = other[i]
+    return start[i]  # type: ignore[no-any-return]
+
+
+@kernel
 def walk(
-    u: F,
+    u: I,
     K: int,
-    keep: F,
+    keep: I,
     other: I,
+    row: I,
+    row_other: I,
     to: I,
     pays: F,
     gamma: F,
@@ -85,32 +99,30 @@ def walk(
     discount: F,
     last: B,
 ) -> None:
-    """Follow a policy for len(s) steps by its alias tables (see `sample.Tables`).
+    """Follow a policy for len(s) steps by its alias tables (see `sample.Stream`).
 
-    at: state, or -1 for a new start, and steps so far; carried over from call to call. The arrays from
-    outcome on are filled.
+    u (n,1 or 2): uniform 32-bit numbers. u K has the column in its upper half, and in its lower half what is
+    compared with keep. gamma, ends (S,): by the state that follows. at: state, its first outcome, and steps so far,
+    carried over from call to call. The arrays from outcome on are filled.
+
+    Whole numbers without sign are fast: compiled code need not ask whether an index is negative, and both rows that
+    may follow are read before it is known which one does.
     """
-    state, steps = at[0], at[1]
+    state, here, steps = at[0], at[1], at[2]
     for t in range(s.shape[0]):
-        if state < 0:
-            i = 0
-            if start.shape[0] > 1:
-                x = u[t, 1] * start.shape[0]
-                i = int(x)
-                if x - i >= start_keep[i]:
-                    i = start_other[i]
-            state = start[i]
-            steps = 0
-        x = u[t, 0] * K
-        i = int(x)
-        o = state * K + i
-        instead = other[o]
-        o = o if x - i < keep[o] else instead  # a select: a branch would be mispredicted
-        steps += 1
-        outcome[t], s[t], r[t], discount[t] = o, state, pays[o], gamma[o]
+        x = np.uint64(u[t, 0]) * K
+        o = here + (x >> np.uint64(32))
+        kept = (x & np.uint64(0xFFFFFFFF)) < keep[o]
+        near, far = row[o], row_other[o]
+        here = near if kept else far
+        o = o if kept else other[o]
+        outcome[t], s[t], r[t] = o, state, pays[o]
         state = to[o]
-        s_next[t] = state
-        last[t] = ends[o] or steps >= limit
-        if last[t]:
-            state = -1
-    at[0], at[1] = state, steps
+        s_next[t], discount[t] = state, gamma[state]
+        steps += np.uint64(1)
+        over = ends[state] or steps >= limit
+        last[t] = over
+        if over:
+            state = start[0] if start.shape[0] == 1 else first_state(start, start_keep, start_other, u[t, 1] / 2.0**32)
+            here, steps = np.uint64(state) * K, np.uint64(0)
+    at[0], at[1], at[2] = state, here, steps

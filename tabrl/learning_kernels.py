@@ -11,7 +11,9 @@ from tabrl.types import B, F, I
 
 @kernel
 def step_size(alpha: F, count: I, s: int) -> float:
-    """Step size of the next update of state s, which is counted."""
+    """Step size of the next update of state s, which is counted unless the step size is one number."""
+    if alpha.shape[0] == 1:
+        return alpha[0]  # type: ignore[no-any-return]
     k = min(count[s], alpha.shape[0] - 1)
     count[s] += 1
     return alpha[k]  # type: ignore[no-any-return]

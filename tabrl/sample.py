@@ -13,7 +13,7 @@ from tabrl import checks
 from tabrl.branches import branches
 from tabrl.chain import induce, occupancy
 from tabrl.errors import ModelError, ShapeError
-from tabrl.kernels import walk
+from tabrl.kernels import first_state, walk
 from tabrl.mdp import MDP
 from tabrl.types import B, Episode, F, I, Transitions
 
@@ -83,11 +83,12 @@ def tables(mdp: MDP, x: Outcomes, n: int) -> Tables:
     keep, other = alias(laid_out(x.p).reshape(n, K))
     s_next = laid_out(x.s_next)
     discount = np.where(mdp.terminal[x.s_next], 0.0, mdp.gamma)
+    index = np.uint32 if n * K < 2**32 else np.uint64
     start = np.flatnonzero(mdp.mu)
     start_keep, start_other = alias(mdp.mu[None, start])
     return Tables(
-        K, keep, other.astype(np.int32), s_next.astype(np.int32), laid_out(x.r), laid_out(discount),
-        mdp.terminal[s_next], start, start_keep, start_other, laid_out(x.a),
+        K, keep, other.astype(index), s_next.astype(index), laid_out(x.r), laid_out(discount),
+        mdp.terminal[s_next], start.astype(index), start_keep, start_other, laid_out(x.a),
     )  # fmt: skip
 
 
@@ -124,7 +125,8 @@ class Stream:
 
     Iterating yields `Transitions` of `block` steps; an episode may run on into the next block. After a
     terminal state, or after `limit` steps, the next transition starts from mu. Every transition uses two
-    uniform numbers (one if mu is a single state), so the block size does not change what is drawn.
+    uniform numbers (one if mu is a single state), so the block size does not change what is drawn. They have
+    32 bits, which is how exactly probabilities are kept.
     actions=True keeps apart what differs in the action alone; `tables.action[outcome]` is then the action.
 
     >>> two = MDP([[[0, 1]], [[0, 1]]], [5, 0], 0.9, terminal=[0, 1], mu=[1, 0])
@@ -145,10 +147,27 @@ class Stream:
         if limit is not None and limit < 1:
             raise ValueError(f"limit is {limit}; at least one step per episode is expected")
         x = outcomes(mdp, pi)
-        self.tables, self.rng, self.block = tables(mdp, x if actions else merged(x), mdp.S), rng, block
-        self.S = mdp.S
-        self.limit = limit or 2**62
-        self.at = np.array([-1, 0])  # state (-1: draw one) and steps of the running episode
+        t = self.tables = tables(mdp, x if actions else merged(x), mdp.S)
+        self.rng, self.block, self.S = rng, block, mdp.S
+        keep, other, to = np.rint(t.keep * 2.0**32).astype(np.uint64), t.other.astype(np.uint64), t.s_next
+        row = to * np.uint64(t.K)  # first outcome of the state that follows
+        discount = np.where(mdp.terminal, 0.0, mdp.gamma)
+        start = (t.start, t.start_keep, t.start_other)
+        self.model: Any = (
+            np.uint64(t.K),
+            keep,
+            other,
+            row,
+            row[t.other],
+            to,
+            t.r,
+            discount,
+            mdp.terminal,
+            *start,
+        )
+        self.limit: Any = np.uint64(limit or 2**62)
+        self.at = np.empty(0, np.uint64)  # state, its first outcome, and steps of the running episode
+        self.spare = np.empty(0, np.uint32)
 
     def __iter__(self) -> Iterator[Transitions]:
         while True:
@@ -157,11 +176,22 @@ class Stream:
     def draw(self, n: int) -> tuple[Transitions, I]:
         """Draw the next n transitions, and the outcome numbers that they took."""
         t = self.tables
-        u = self.rng.random((n, 1 if len(t.start) == 1 else 2))
+        if not len(self.at):
+            state = first_state(t.start, t.start_keep, t.start_other, self.rng.random())
+            self.at = np.array([state, state * t.K, 0], np.uint64)
+        u = self.uniform(n if len(t.start) == 1 else 2 * n).reshape(n, -1)
         outcome, s, s_next = (np.empty(n, np.int64) for _ in range(3))
         r, discount, last = np.empty(n), np.empty(n), np.empty(n, np.bool_)
-        walk(u, *t[:-1], self.limit, self.at, outcome, s, s_next, r, discount, last)
+        arguments: Any = (u, *self.model, self.limit, self.at, outcome, s, s_next, r, discount, last)
+        walk(*arguments)
         return Transitions(s, s_next, r, discount, last), outcome
+
+    def uniform(self, n: int) -> Any:
+        """Draw n numbers of 32 bits; half of a 64-bit number may be left for the next time."""
+        more = self.rng.integers(2**64, size=(n - len(self.spare) + 1) // 2, dtype=np.uint64).view(np.uint32)
+        u = np.concatenate([self.spare, more]) if len(self.spare) else more
+        self.spare = u[n:]
+        return u[:n]
 
 
 def episodes(

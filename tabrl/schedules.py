@@ -46,8 +46,10 @@ class Steps:
 
     def ahead(self, n: int) -> F:
         """Step sizes that last for n more updates."""
+        if self.schedule is None:
+            return self.table
         need = int(self.count.max(initial=0)) + n
-        if self.schedule is not None and need > len(self.table):
+        if need > len(self.table):
             self.table = np.asarray(self.schedule(np.arange(1.0, 2 * need + 1)), np.float64)
         return self.table
 

@@ -43,7 +43,7 @@ def test_td0_along_a_trajectory_has_the_exact_mean_and_covariance(case: int) -> 
     stream = sample.Stream(mdp, pi, np.random.default_rng([41, case]))
     steps, V = 12, np.empty((RUNS, mdp.S))
     for run in range(RUNS):
-        stream.at = np.array([-1, 0])
+        stream.at = stream.at[:0]  # a new start
         x, _ = stream.draw(steps)
         V[run] = last(td0([x], alpha=0.4, V=np.zeros(mdp.S), every=steps)).V
     exact = last(trajectory_moments(mdp, pi, alpha=0.4, steps=steps))

@@ -243,14 +243,13 @@ def test_every_and_blocks_do_not_change_the_values(every: int) -> None:
     pi = np.ones((walk.S, 1))
     finals = []
     for block in (1, 13, 64):
-        stream = sample.Stream(walk, pi, np.random.default_rng(3), block=block)
         for learner, extra in (
             (td0, {}),
             (n_step_td, {"n": 3}),
             (td_lambda, {"lam": 0.5}),
             (true_online_td, {"lam": 0.5}),
         ):
-            stream.rng, stream.at = np.random.default_rng(3), np.array([-1, 0])
+            stream = sample.Stream(walk, pi, np.random.default_rng(3), block=block)
             for x in learner(stream, alpha=0.1, V=np.zeros(walk.S), every=every, **extra):
                 if x.t == 1000:
                     finals.append((learner.__name__, x.V.tobytes()))

@@ -1,7 +1,7 @@
 """Sampling against the probabilities it is meant to follow."""
 
+from dataclasses import replace
 from itertools import islice
-from typing import Any
 
 import gymnasium
 import numpy as np
@@ -94,17 +94,17 @@ def test_blocks_do_not_change_what_is_drawn() -> None:
             assert all((u == v).all() for u, v in zip(x, drawn[0], strict=True))
 
 
-def test_same_walk_with_and_without_numba() -> None:
-    from tabrl import kernels
-
+@pytest.mark.parametrize("one_start", [True, False])
+def test_same_walk_with_and_without_numba(one_start: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     mdp = started(random_mdp(np.random.default_rng(3), proper=True))
-    t = sample.tables(mdp, sample.outcomes(mdp, random_policy(np.random.default_rng(4), mdp)), mdp.S)
-    u = np.random.default_rng(5).random((500, 2))
+    mdp = replace(mdp, mu=np.eye(mdp.S)[np.argmax(mdp.mu)]) if one_start else mdp
+    pi = random_policy(np.random.default_rng(4), mdp)
     results = []
-    for function in (kernels.walk, kernels.walk.py_func):  # type: ignore[attr-defined]
-        out: tuple[Any, ...] = (*np.empty((3, 500), np.int64), *np.empty((2, 500)), np.empty(500, np.bool_))
-        function(u, *t[:-1], 9, np.array([-1, 0]), *out)
-        results.append([y.tobytes() for y in out])
+    for function in (sample.walk, sample.walk.py_func):  # type: ignore[attr-defined]
+        monkeypatch.setattr(sample, "walk", function)
+        stream = sample.Stream(mdp, pi, np.random.default_rng(5), limit=9)
+        drawn = [stream.draw(n) for n in (1, 100, 399)]
+        results.append([y.tobytes() for x, outcome in drawn for y in (*x, outcome)])
     assert results[0] == results[1]
 
 
