@@ -74,9 +74,10 @@ class Learner(ABC):
     def model_moves(self) -> Iterator[tuple[Moves, float]]:
         """Walk an explicit model, in blocks that stop at every multiple of `every`."""
         model, at, t = pairs(self.source), np.array([-1, -1, 0]), 0
+        room = np.empty((min(BLOCK, self.every), self.draws))
         while True:
             n = min(BLOCK, self.every - t % self.every)
-            u, out = self.rng.random((n, self.draws)), empty_moves(n)
+            u, out = self.rng.random(out=room[:n]), empty_moves(n)
             delta = self.walk(model, at, u, out)
             t += n
             yield out, float(delta)

@@ -100,15 +100,16 @@ class OneStep(Learner):
 
     def __init__(self, rule: int, *settings: Any) -> None:
         super().__init__(*settings)
-        self.rule, self.ahead = rule, rule == SARSA
+        self.rule, self.ahead, self.draws = rule, rule == SARSA, 4 if rule in (SARSA, DOUBLE_Q) else 3
         self.pair = np.stack([self.Q, self.Q]) if rule == DOUBLE_Q else np.zeros((2, 0, 0))
 
     def walk(self, model: Tables, at: I, u: F, out: Moves) -> float:
         """Act and learn on a model."""
-        ahead, count = self.steps.ahead(len(u)), self.steps.count
-        return learn(self.rule, self.Q, self.pair, self.legal, self.eps, ahead, count, model, self.limit, at, u, out)
+        legal, ahead = None if self.legal.all() else self.legal, self.steps.ahead(len(u))
+        settings = (self.rule, self.Q, self.pair, legal, self.eps, ahead, self.steps.count)
+        return learn(*settings, model, self.limit, at, u, out)
 
     def update(self, x: Moves, u: F) -> float:
         """Learn from one step."""
         ahead, count = self.steps.ahead(1), self.steps.count
-        return update(self.rule, self.Q, self.pair, self.legal, self.eps, x, ahead, count, u[3])
+        return update(self.rule, self.Q, self.pair, self.legal, self.eps, x, ahead, count, u[-1])

@@ -6,6 +6,8 @@ alpha (m,) step size of a pair's k-th update; count (S·A,) updates of each pair
 
 from typing import NamedTuple
 
+import numpy as np
+
 from tabrl._jit import kernel
 from tabrl.learning_kernels import step_size
 from tabrl.sample import Tables
@@ -27,54 +29,68 @@ class Moves(NamedTuple):
 
 
 @kernel
-def best(Q: F, legal: B, s: int) -> float:
+def allowed(legal: B | None, s: int, a: int) -> bool:
+    """Whether action a is legal in state s; None stands for a model where everything is."""
+    if legal is None:  # decided when the kernel is compiled
+        return True
+    return legal[s, a]  # type: ignore[no-any-return]
+
+
+@kernel
+def best(Q: F, legal: B | None, s: int) -> float:
     """Return the maximum of Q(s,a) over the legal actions."""
-    top = -float("inf")
+    row, top = np.uint32(s), -float("inf")  # without a sign: no index has to be compared with 0
     for a in range(Q.shape[1]):
-        q = Q[s, a] if legal[s, a] else top
-        top = q if q > top else top  # selects, and & and | below: branches would be mispredicted
+        q = Q[row, a] if allowed(legal, s, a) else top
+        top = q if q > top else top  # a select: a branch would be mispredicted
     return top
 
 
 @kernel
-def choose(Q: F, legal: B, s: int, eps: float, x: float) -> int:
+def choose(Q: F, legal: B | None, s: int, eps: float, x: float) -> int:
     """Draw an eps-greedy action: with probability eps any legal one, else one of the maximisers.
 
     eps=0 draws one of the maximisers, each as likely as the other.
     """
-    top = best(Q, legal, s)
-    explore = x < eps
-    n, chosen = 0, 0
+    row, explore = np.uint32(s), x < eps
+    top, n, chosen = -float("inf"), 0, 0
     for a in range(Q.shape[1]):
-        n += legal[s, a] & (explore | (Q[s, a] == top))
+        if allowed(legal, s, a):
+            q = 0.0 if explore else Q[row, a]
+            more = q > top
+            n = 1 if more else n + (q == top)
+            chosen, top = (a, q) if more else (chosen, top)
+    if n == 1:
+        return chosen
     skip = int((x / eps if explore else (x - eps) / (1.0 - eps)) * n)
     for a in range(Q.shape[1]):
-        candidate = legal[s, a] & (explore | (Q[s, a] == top))
+        candidate = allowed(legal, s, a) & (explore | (Q[row, a] == top))
         chosen = a if candidate & (skip >= 0) else chosen
         skip -= candidate
     return chosen
 
 
 @kernel
-def mean(Q: F, legal: B, s: int, eps: float) -> float:
+def mean(Q: F, legal: B | None, s: int, eps: float) -> float:
     """Return the sum over a of pi(a|s) Q(s,a), pi eps-greedy in Q."""
     total, n = 0.0, 0
     for a in range(Q.shape[1]):
-        total += Q[s, a] if legal[s, a] else 0.0
-        n += legal[s, a]
+        total += Q[s, a] if allowed(legal, s, a) else 0.0
+        n += allowed(legal, s, a)
     return eps * total / n + (1.0 - eps) * best(Q, legal, s)
 
 
 @kernel
 def towards(Q: F, s: int, a: int, target: float, alpha: F, count: I) -> float:
     """Q(s,a) <- Q(s,a) + alpha (target - Q(s,a)). Return the error."""
-    delta: float = target - Q[s, a]
-    Q[s, a] += step_size(alpha, count, s * Q.shape[1] + a) * delta
+    row, column = np.uint32(s), np.uint32(a)
+    delta: float = target - Q[row, column]
+    Q[row, column] += step_size(alpha, count, s * Q.shape[1] + a) * delta
     return delta
 
 
 @kernel
-def next_value(rule: int, Q: F, legal: B, eps: float, s_next: int, a_next: int) -> float:
+def next_value(rule: int, Q: F, legal: B | None, eps: float, s_next: int, a_next: int) -> float:
     """What the next state is worth to a learner with one table: the target is r + discount times it."""
     if rule == Q_LEARNING:
         return best(Q, legal, s_next)
@@ -85,7 +101,7 @@ def next_value(rule: int, Q: F, legal: B, eps: float, s_next: int, a_next: int) 
 
 @kernel
 def double_q_update(
-    Q: F, pair: F, legal: B, s: int, a: int, r: float, discount: float, s_next: int, alpha: F, count: I, x: float
+    Q: F, pair: F, legal: B | None, s: int, a: int, r: float, discount: float, s_next: int, alpha: F, count: I, x: float
 ) -> float:
     """Q1(s,a) <- Q1(s,a) + alpha (r + discount Q2(s', argmax Q1(s',·)) - Q1(s,a)), or with the roles swapped.
 
@@ -100,7 +116,7 @@ def double_q_update(
 
 
 @kernel
-def update(rule: int, Q: F, pair: F, legal: B, eps: float, moves: Moves, alpha: F, count: I, x: float) -> float:
+def update(rule: int, Q: F, pair: F, legal: B | None, eps: float, moves: Moves, alpha: F, count: I, x: float) -> float:
     """Apply the update of one learner to one transition, arrays of length 1; return its error."""
     s, a, r, discount, s_next, a_next, _ = moves
     if rule == DOUBLE_Q:
@@ -131,12 +147,12 @@ def draw_outcome(model: Tables, row: int, x: float) -> int:
 
 @kernel
 def learn(
-    rule: int, Q: F, pair: F, legal: B, eps: float, alpha: F, count: I, model: Tables, limit: int, at: I, u: F,
+    rule: int, Q: F, pair: F, legal: B | None, eps: float, alpha: F, count: I, model: Tables, limit: int, at: I, u: F,
     out: Moves,
 ) -> float:  # fmt: skip
     """Act and learn for len(u) steps on an explicit model; return the last error.
 
-    u (n,4): the action, the outcome, the start, and one more (SARSA's first action of an episode, double
+    u (n,3 or 4): the action, the outcome, the start, and one more (SARSA's first action of an episode, double
     Q-learning's coin). at: state (-1: start an episode), next action and steps so far, carried from call
     to call. out is filled with the transitions.
     """
@@ -152,7 +168,7 @@ def learn(
             a = choose(Q, legal, s, eps, u[t, 0])
         x = u[t, 1] * K
         i = int(x)
-        o = (s * A + a) * K + i
+        o = np.uint32((s * A + a) * K + i)
         instead = other[o]
         o = o if x - i < keep[o] else instead  # a select: a branch would be mispredicted
         r, discount, s_next, a_next = pays[o], gamma[o], to[o], -1
@@ -167,6 +183,6 @@ def learn(
         over = ends[o] or steps >= limit
         out_s[t], out_a[t], out_r[t], out_discount[t] = s, a, r, discount
         out_s_next[t], out_a_next[t], out_last[t] = s_next, a_next, over
-        s, a = -1 if over else s_next, a_next
+        s, a = -1 if over else np.int64(s_next), a_next
     at[0], at[1], at[2] = s, a, steps
     return delta

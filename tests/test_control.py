@@ -98,7 +98,7 @@ def close(x: Any, y: Any) -> bool:
 def test_replay(name: str, seed: int) -> None:
     mdp, limit = model(seed)
     x, Q = run(name, mdp, seed, limit=limit)
-    u = np.random.default_rng(seed).random((STEPS, control.OneStep.draws))
+    u = np.random.default_rng(seed).random((STEPS, learner(name, mdp, seed).draws))
     assert close(Q, literal(name, x, u, mdp.legal, 0.3, np.zeros((mdp.S, mdp.A))))
 
 
@@ -107,7 +107,7 @@ def test_replay_with_a_schedule_and_first_values(name: str) -> None:
     mdp, limit = model(3)
     first = np.where(mdp.legal, np.random.default_rng(0).normal(size=(mdp.S, mdp.A)), 0.0)
     x, Q = run(name, mdp, 3, limit=limit, alpha=prediction.harmonic, Q=first)
-    u = np.random.default_rng(3).random((STEPS, control.OneStep.draws))
+    u = np.random.default_rng(3).random((STEPS, learner(name, mdp, 3).draws))
     assert close(Q, literal(name, x, u, mdp.legal, 0.3, first, lambda k: 1 / k))
 
 
