@@ -1,13 +1,14 @@
-"""Updates per second of the prediction learners, beside a Python loop over gymnasium and a C program.
+"""Updates per second of the learners, beside a Python loop over gymnasium and a C program.
 
     python benchmarks/learners.py [updates]
 
-All in one run, one thread; each figure is the median of five. The C program is built by `cc -O3` (skipped where there
-is no compiler) and draws its random numbers itself; ours come from NumPy's generator, and sampler and learner are
-separate kernels.
+All in one run, one thread; each figure is the median of five, ours and C's taken in turn. The C programs are built by
+`cc -O3` (skipped where there is no compiler) and draw their random numbers themselves, by a faster generator than
+NumPy's, which ours use. Prediction has sampler and learner in separate kernels. Every run starts from zeros.
 """
 
 import ctypes
+import os
 import shutil
 import statistics
 import subprocess
@@ -19,9 +20,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import gymnasium
 import numpy as np
 
-from tabrl import MDP, envs, prediction, sample
+from tabrl import MDP, acting, control, envs, figures, prediction, sample, td_moments
+from tabrl.trace import last
 
 POINTER = ctypes.c_void_p
 
@@ -56,27 +59,76 @@ def ours(mdp: MDP, learner: Callable[..., Any], n: int) -> Callable[[], None]:
     return run
 
 
-def c_program(mdp: MDP, n: int, folder: str) -> Callable[[], None] | None:
-    """Run the same updates in C, or return None without a compiler."""
-    if shutil.which("cc") is None:
-        return None
-    library = f"{folder}/td0.so"
-    source = str(Path(__file__).with_name("td0.c"))
-    subprocess.run(["cc", "-O3", "-shared", "-fPIC", "-o", library, source], check=True)
-    td0 = ctypes.CDLL(library).td0
-    t = sample.Stream(mdp, uniform(mdp), np.random.default_rng(0)).tables
-    V, seed = np.zeros(mdp.S), np.array([1, 2], np.uint64)
+def acts(mdp: MDP, learner: Callable[..., Any], n: int) -> Callable[[], None]:
+    """Run n steps of a control learner."""
 
     def run() -> None:
-        arrays = [POINTER(x.ctypes.data) for x in (t.keep, t.other, t.s_next, t.r, t.discount, t.ends)]
-        start, alpha = ctypes.c_int64(int(t.start[0])), ctypes.c_double(0.1)
-        sizes = POINTER(V.ctypes.data), ctypes.c_int64(n), ctypes.c_int64(t.K)
-        td0(*sizes, *arrays, start, alpha, POINTER(seed.ctypes.data))
+        next(learner(mdp, np.random.default_rng(0), alpha=0.1, eps=0.1, every=n))
 
     return run
 
 
-def python_loop(mdp: MDP, n: int) -> Callable[[], None]:
+def c_function(name: str, folder: str) -> Any:
+    """Compile a C program of this folder and return its function, or None without a compiler."""
+    if shutil.which("cc") is None:
+        return None
+    library = f"{folder}/{name}.so"
+    source = str(Path(__file__).with_name(f"{name}.c"))
+    subprocess.run(["cc", "-O3", "-shared", "-fPIC", "-o", library, source], check=True)
+    return getattr(ctypes.CDLL(library), name)
+
+
+def addresses(*arrays: Any) -> list[Any]:
+    """The arrays as C takes them."""
+    return [POINTER(x.ctypes.data) for x in arrays]
+
+
+def c_td0(mdp: MDP, n: int, folder: str) -> Callable[[], None] | None:
+    """TD(0) in C."""
+    td0 = c_function("td0", folder)
+    if td0 is None:
+        return None
+    t = sample.Stream(mdp, uniform(mdp), np.random.default_rng(0)).tables
+    V, seed, other, to = (
+        np.zeros(mdp.S),
+        np.array([1, 2], np.uint64),
+        t.other.astype(np.int32),
+        t.s_next.astype(np.int32),
+    )
+
+    def run() -> None:
+        V[:] = 0
+        arrays = addresses(t.keep, other, to, t.r, t.discount, t.ends)
+        start, alpha = ctypes.c_int64(int(t.start[0])), ctypes.c_double(0.1)
+        td0(*addresses(V), ctypes.c_int64(n), ctypes.c_int64(t.K), *arrays, start, alpha, *addresses(seed))
+
+    return run
+
+
+def c_q_learning(mdp: MDP, n: int, folder: str) -> Callable[[], None] | None:
+    """Q-learning in C."""
+    q_learning = c_function("q_learning", folder)
+    if q_learning is None:
+        return None
+    t = acting.pairs(mdp)
+    Q, seed, other, to = (
+        np.zeros((mdp.S, mdp.A)),
+        np.array([1, 2], np.uint64),
+        t.other.astype("u4"),
+        t.s_next.astype("u4"),
+    )
+
+    def run() -> None:
+        Q[:] = 0
+        sizes = [ctypes.c_int64(x) for x in (n, mdp.A, t.K)]
+        arrays = addresses(t.keep, other, to, t.r, t.discount, t.ends)
+        numbers = ctypes.c_int64(int(t.start[0])), ctypes.c_double(0.1), ctypes.c_double(0.1)
+        q_learning(*addresses(Q), *sizes, *arrays, *numbers, *addresses(seed))
+
+    return run
+
+
+def python_td0(mdp: MDP, n: int) -> Callable[[], None]:
     """TD(0) as most people write it first: a loop over a gymnasium environment."""
 
     def run() -> None:
@@ -92,31 +144,106 @@ def python_loop(mdp: MDP, n: int) -> Callable[[], None]:
     return run
 
 
-def speed(run: Callable[[], None], n: int) -> float:
-    """Million updates per second, median of five after one warm-up."""
-    run()
-    seconds = []
-    for _ in range(5):
-        start = time.perf_counter()
-        run()
-        seconds.append(time.perf_counter() - start)
-    return n / statistics.median(seconds) / 1e6
+def python_q_learning(n: int) -> Callable[[], None]:
+    """Q-learning as most people write it first."""
+
+    def run() -> None:
+        env, rng = gymnasium.make("FrozenLake-v1", map_name="8x8"), np.random.default_rng(0)
+        Q = np.zeros((64, 4))
+        s, _ = env.reset(seed=0)
+        for _ in range(n):
+            best = np.flatnonzero(Q[s] == Q[s].max())
+            a = int(rng.integers(4) if rng.random() < 0.1 else rng.choice(best))
+            s_next, r, terminated, truncated, _ = env.step(a)
+            Q[s, a] += 0.1 * (float(r) + (0.0 if terminated else Q[s_next].max()) - Q[s, a])
+            s = env.reset()[0] if terminated or truncated else s_next
+
+    return run
+
+
+def speeds(n: int, *runs: Callable[[], None]) -> list[float]:
+    """Million updates per second of several programs, taken in turn: medians of five after one warm-up."""
+    seconds: list[list[float]] = [[] for _ in runs]
+    for k in range(6):
+        for run, times in zip(runs, seconds, strict=True):
+            start = time.perf_counter()
+            run()
+            if k:
+                times.append(time.perf_counter() - start)
+    return [n / statistics.median(times) / 1e6 for times in seconds]
+
+
+def compare(what: str, n: int, mine: Callable[[], None], program: Callable[[], None] | None, loop: Any, m: int) -> None:
+    """Print one line: ours, C, the loop and the ratios."""
+    fast = speeds(n, mine, *([program] if program else []))
+    (slow,) = speeds(m, loop)
+    beside = f", C {fast[1]:.0f} M/s, ratio {fast[0] / fast[1]:.2f}" if program else ""
+    print(f"{what}: {fast[0]:.0f} M/s{beside}; gymnasium loop {slow:.3f} M/s, {fast[0] / slow:.0f} x")
+
+
+FRESH = """
+import time
+start = time.perf_counter()
+import numpy as np
+from tabrl import envs, figures
+walk = envs.random_walk_19()
+figures.n_step_surface(walk, np.ones((walk.S, 1)), np.random.default_rng(0))
+print(time.perf_counter() - start)
+"""
+
+
+def surface(folder: str) -> None:
+    """Time the figure of n-step TD: warm, and in a new process that must compile everything first."""
+    walk = envs.random_walk_19()
+    pi = uniform(walk)
+    (warm,) = speeds(1, lambda: figures.n_step_surface(walk, pi, np.random.default_rng(0)))
+    fresh = {**os.environ, "NUMBA_CACHE_DIR": folder}
+    new = subprocess.run([sys.executable, "-c", FRESH], env=fresh, check=True, capture_output=True, text=True)
+    again = subprocess.run([sys.executable, "-c", FRESH], env=fresh, check=True, capture_output=True, text=True)
+    seconds = f"new process {float(again.stdout):.2f} s, {float(new.stdout):.2f} s with an empty cache"
+    print(f"figure 7.2 (100 runs x 10 episodes x 10 n x 11 alpha): {1e-6 / warm:.2f} s warm; {seconds}")
+
+
+def moments() -> None:
+    """Time 1,000 steps of the exact moments of TD(0) on the walk."""
+    walk = envs.random_walk_19()
+    pi, d = uniform(walk), np.where(walk.terminal, 0.0, 1.0)
+    given = {"alpha": 0.1, "steps": 1000, "every": 1000}
+    one, two = speeds(
+        1,
+        lambda: last(td_moments.independent_moments(walk, pi, d=d / d.sum(), **given)),
+        lambda: last(td_moments.trajectory_moments(walk, pi, **given)),
+    )
+    print(f"exact moments of TD(0), 1,000 steps: independent {1e-6 / one:.3f} s, trajectory {1e-6 / two:.3f} s")
 
 
 def main() -> None:
     """Print one line per model and learner."""
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 8_192_000
-    walk = envs.random_walk_19()
+    walk, lake = envs.random_walk_19(), envs.frozen_lake_8x8()
     models = {"19-state walk": walk, "10 x 10 grid": envs.slippery_grid(10), "200 states": random_model()}
     with tempfile.TemporaryDirectory() as folder:
         for name, mdp in models.items():
-            mine = speed(ours(mdp, prediction.td0, n), n)
-            loop = speed(python_loop(mdp, 20_000), 20_000)
-            program = c_program(mdp, n, folder)
-            beside = f", C {(c := speed(program, n)):.0f} M/s, ratio {mine / c:.2f}" if program else ""
-            print(f"TD(0) on {name}: {mine:.0f} M/s{beside}; gymnasium loop {loop:.3f} M/s, {mine / loop:.0f} x")
-    for learner, extra in ((prediction.n_step_td, {"n": 4}), (prediction.td_lambda, {"lam": 0.8})):
-        print(f"{learner.__name__} {extra} on the walk: {speed(ours(walk, partial(learner, **extra), n), n):.0f} M/s")
+            program = c_td0(mdp, n, folder)
+            compare(f"TD(0) on {name}", n, ours(mdp, prediction.td0, n), program, python_td0(mdp, 20_000), 20_000)
+        for learner, extra in ((prediction.n_step_td, {"n": 4}), (prediction.td_lambda, {"lam": 0.8})):
+            (speed,) = speeds(n, ours(walk, partial(learner, **extra), n))
+            print(f"{learner.__name__} {extra} on the walk: {speed:.0f} M/s")
+        program = c_q_learning(lake, n, folder)
+        mine = acts(lake, control.q_learning, n)
+        compare("Q-learning on FrozenLake 8 x 8", n, mine, program, python_q_learning(20_000), 20_000)
+        for name, act in CONTROL.items():
+            (speed,) = speeds(n // 4, acts(lake, act, n // 4))
+            print(f"{name} on FrozenLake 8 x 8: {speed:.1f} M steps/s")
+        surface(folder)
+    moments()
+
+
+CONTROL = {
+    "SARSA": control.sarsa,
+    "expected SARSA": control.expected_sarsa,
+    "double Q-learning": control.double_q_learning,
+}
 
 
 if __name__ == "__main__":

@@ -13,9 +13,15 @@ import numpy as np
 
 from tabrl.acting import Learner, Rng
 from tabrl.control_kernels import DOUBLE_Q, EXPECTED_SARSA, Q_LEARNING, SARSA, Moves, learn, update
+from tabrl.control_monte_carlo import exploring_starts, mc_control, off_policy_mc_control
 from tabrl.sample import BLOCK, Tables
 from tabrl.schedules import Alpha
 from tabrl.types import ActionUpdate, F, I
+
+__all__ = [
+    "double_q_learning", "expected_sarsa", "exploring_starts", "mc_control", "off_policy_mc_control", "q_learning",
+    "sarsa",
+]  # fmt: skip
 
 
 def q_learning(

@@ -7,16 +7,35 @@
     E1.3  f(P, r, gamma, pi, V) -> T_pi V     one backup of V (S,), from the old values
     E1.4  f(P, r, gamma) -> pi           (S,A) an optimal policy, one-hot or mixed, judged on its exact values
     E1.5  f(P, r, gamma) -> V            V* (S,)
+    E1.6  f(episodes, S) -> V            (S,) average return after the first visit of each episode, 0 if never visited
+    E1.7  f(V, s, r, discount, alpha) -> V        V (S,) after one pass of TD(0) over an episode
+    E1.8  f(V, s, r, discount, alpha, n) -> V     V (S,) after one pass of n-step TD over an episode
+    E1.9  f(r, discount, v, lam) -> G             (T,) lambda-returns, v (T+1,) the values along the episode
+    E1.14  f(r, discount, rho) -> G               (T,) per-decision returns, rho (T,) ratios pi/b of the actions
 
 P (S,A,S) is P[s, a, s_next]; the rows of terminal states are zero: nothing follows, their value is 0.
 r (S,A) is the expected reward. gamma is 0, 0.9, 0.99 or 1 (then every policy ends).
+
+An episode is s (T+1,), r (T,), discount (T,): r[t] follows s[t], and discount[t] is gamma, or 0 if s[t+1] is
+terminal. An episode cut by a time limit keeps gamma: the value of its last state counts. The value that V has in a
+terminal state is never used. episodes: a list of (s, r, discount), each to its end.
 """
 
 import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tabrl.verify import cases, own
+from tabrl.verify import (
+    cases,
+    cases_monte_carlo,
+    cases_td,
+    own,
+    own_importance,
+    own_lambda,
+    own_monte_carlo,
+    own_n_step,
+    own_td,
+)
 from tabrl.verify.record import Case, Check, Row
 from tabrl.verify.users import judge, load, own_checks
 
@@ -106,6 +125,41 @@ for _row in (
         "V(s) = f(P, r, gamma): V* (S,)",
         own.optimality,
         cases.optimal_cases,
+    ),
+    Row(
+        "E1.6",
+        "V(s) = average of G[t] over first visits t, and over every visit",
+        "V(s) = f(episodes, S): averages of first visits (S,)",
+        own_monte_carlo.monte_carlo,
+        cases_monte_carlo.average_cases,
+    ),
+    Row(
+        "E1.7",
+        "V(s) <- V(s) + alpha delta,  delta = r + discount V(s') - V(s)",
+        "V(s) = f(V, s, r, discount, alpha): after one pass (S,)",
+        own_td.td,
+        cases_td.td_cases,
+    ),
+    Row(
+        "E1.8",
+        "G = r[t] + discount r[t+1] + … + discount^n V(s[t+n]),  V(s[t]) <- V(s[t]) + alpha (G - V(s[t]))",
+        "V(s) = f(V, s, r, discount, alpha, n): after one pass (S,)",
+        own_n_step.n_steps,
+        cases_td.n_step_cases,
+    ),
+    Row(
+        "E1.9",
+        "G[t] = r[t] + discount[t] ((1 - lam) v[t+1] + lam G[t+1]),  G[T] = v[T]",
+        "G(t) = f(r, discount, v, lam): lambda-returns (T,)",
+        own_lambda.lambdas,
+        cases_td.lambda_cases,
+    ),
+    Row(
+        "E1.14",
+        "G[t] = rho[t] (r[t] + discount[t] G[t+1])",
+        "G(t) = f(r, discount, rho): per-decision returns (T,)",
+        own_importance.sampling,
+        cases_monte_carlo.importance_cases,
     ),
 ):
     register(_row)

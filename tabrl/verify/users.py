@@ -1,5 +1,6 @@
 """Run a user's own function on the cases of a row and say where, and if possible why, it is wrong."""
 
+import copy
 import difflib
 import importlib.util
 import math
@@ -77,9 +78,8 @@ def judge_case(row: Row, case: Case, fn: Callable[..., Any], tol: float) -> Chec
     """Run a function on one case; whatever goes wrong becomes a failed check."""
     tolerance = tol * max(1.0, float(abs(case.expected).max()))
     quantity = f"{row.signature.partition(' ')[0]} on {case.name}"
-    given = [x.copy() if isinstance(x, np.ndarray) else x for x in case.arguments]
     try:
-        result = fn(*given)
+        result = fn(*copy.deepcopy(case.arguments))
     except Exception as error:
         source = getattr(getattr(fn, "__code__", None), "co_filename", "")
         return failed(row.id, quantity, tolerance, f"it raises {complaint(error, source)}")
