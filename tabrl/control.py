@@ -14,14 +14,30 @@ import numpy as np
 from tabrl.acting import Learner, Rng
 from tabrl.control_kernels import DOUBLE_Q, EXPECTED_SARSA, Q_LEARNING, SARSA, Moves, learn, update
 from tabrl.control_monte_carlo import exploring_starts, mc_control, off_policy_mc_control
+from tabrl.control_n_step import n_step_expected_sarsa, n_step_sarsa, tree_backup
+from tabrl.control_traces import sarsa_lambda, watkins_q
+from tabrl.dyna import dyna_q, dyna_q_plus, prioritized_dyna
 from tabrl.sample import BLOCK, Tables
 from tabrl.schedules import Alpha
 from tabrl.types import ActionUpdate, F, I
 
 __all__ = [
-    "double_q_learning", "expected_sarsa", "exploring_starts", "mc_control", "off_policy_mc_control", "q_learning",
+    "double_q_learning",
+    "dyna_q",
+    "dyna_q_plus",
+    "expected_sarsa",
+    "exploring_starts",
+    "mc_control",
+    "n_step_expected_sarsa",
+    "n_step_sarsa",
+    "off_policy_mc_control",
+    "prioritized_dyna",
+    "q_learning",
     "sarsa",
-]  # fmt: skip
+    "sarsa_lambda",
+    "tree_backup",
+    "watkins_q",
+]
 
 
 def q_learning(
@@ -38,6 +54,7 @@ def q_learning(
     its discount. One record per `every` transitions; the result does not depend on it. Learns the values of
     the greedy policy, whatever eps. Source: Watkins (1989); Sutton & Barto (2018), section 6.5.
 
+    >>> from tabrl import MDP
     >>> two = MDP([[[0, 1]], [[0, 1]]], [5, 0], 0.9, terminal=[0, 1], mu=[1, 0])
     >>> x = next(q_learning(two, np.random.default_rng(0), alpha=0.5, every=2))
     >>> x.t, x.Q.tolist(), x.delta
@@ -57,6 +74,7 @@ def sarsa(
     Arguments as in `q_learning`. Learns the values of the policy that acts. In a cut episode a' is drawn for
     the target and not taken. Source: Rummery & Niranjan (1994); Sutton & Barto (2018), section 6.4.
 
+    >>> from tabrl import MDP
     >>> two = MDP([[[0, 1]], [[0, 1]]], [5, 0], 0.9, terminal=[0, 1], mu=[1, 0])
     >>> next(sarsa(two, np.random.default_rng(0), alpha=0.5, every=1)).Q.tolist()
     [[2.5], [0.0]]
@@ -75,6 +93,7 @@ def expected_sarsa(
     Arguments as in `q_learning`. eps=0 is Q-learning with a greedy actor; eps=1 evaluates the uniform policy.
     Source: van Seijen et al. (2009); Sutton & Barto (2018), eq. 6.9.
 
+    >>> from tabrl import MDP
     >>> two = MDP([[[0, 1]], [[0, 1]]], [5, 0], 0.9, terminal=[0, 1], mu=[1, 0])
     >>> next(expected_sarsa(two, np.random.default_rng(0), alpha=0.5, every=1)).Q.tolist()
     [[2.5], [0.0]]
@@ -94,6 +113,7 @@ def double_q_learning(
     policy is eps-greedy. A schedule counts the updates of a pair in both tables together. Other arguments as
     in `q_learning`. Source: van Hasselt (2010); Sutton & Barto (2018), section 6.7.
 
+    >>> from tabrl import MDP
     >>> two = MDP([[[0, 1]], [[0, 1]]], [5, 0], 0.9, terminal=[0, 1], mu=[1, 0])
     >>> next(double_q_learning(two, np.random.default_rng(0), alpha=0.5, every=1)).Q.tolist()
     [[1.25], [0.0]]

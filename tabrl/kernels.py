@@ -7,7 +7,7 @@ import heapq
 
 import numpy as np
 
-from tabrl._jit import kernel
+from tabrl._jit import allocating, kernel
 from tabrl.types import B, F, I
 
 
@@ -36,7 +36,7 @@ def gauss_seidel_sweep(indptr: I, indices: I, p: F, r: F, legal: B, gamma: float
     return change
 
 
-@kernel
+@allocating
 def prioritized_backups(
     n: int, indptr: I, indices: I, p: F, r: F, legal: B, gamma: float, V: F, error: F, back_indptr: I, back: I
 ) -> int:

@@ -23,8 +23,8 @@ LAYERS = {
     4: "tokens",
     5: "figures plot_learning "
        "plots plot_grid experiments cells summary verify grading report report_page report_figures show "
-       "cli __main__ lessons cli_parts cli_learn learners companions watched show_learning plot_runs fragments "
-       "learner_studies report_learners report_cases report_control",
+       "cli __main__ lessons cli_parts cli_learn learners companions watched judged show_learning draw_learning "
+       "plot_runs fragments learner_studies report_learners report_cases report_control",
 }  # fmt: skip
 WORLDS = "envs"  # stands above L1 and imports nothing between L1 and the surface; the surface may import it
 WORLDS_MAY_USE = {0, 1}
