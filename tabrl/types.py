@@ -115,3 +115,17 @@ class ActionUpdate(NamedTuple):
     t: int  # transitions used so far
     Q: F  # (S,A)
     delta: float  # last error: what the last update moved towards, less the old value
+
+
+class PGStep(NamedTuple):
+    """A softmax policy after an update."""
+
+    k: int  # updates so far
+    t: int  # transitions used so far
+    theta: F  # (S,A) preferences
+    V: F  # (S,) the critic; zeros where there is none
+    J: float  # exact mu . V_pi of the policy; nan without a model
+    cosine: float  # between the estimated gradient and the exact one; nan without a model, or where one is 0
+    clip_fraction: float  # share of the batch in which the clip stopped the gradient
+    kl: float  # mean over the states of the batch of KL(pi_old || pi), in nats
+    entropy: float  # mean over the states of the batch, in nats
