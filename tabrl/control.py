@@ -137,5 +137,5 @@ class OneStep(Learner):
 
     def update(self, x: Moves, u: F) -> float:
         """Learn from one step."""
-        ahead, count = self.steps.ahead(1), self.steps.count
-        return update(self.rule, self.Q, self.pair, self.legal, self.eps, x, ahead, count, u[-1])
+        settings = (self.rule, self.Q, self.pair, self.legal, self.eps, self.steps.ahead(1), self.steps.count)
+        return update(*settings, x, 0, u[-1])

@@ -4,11 +4,12 @@ Q (S,A) action values, changed in place; pair (2,S,A) the two tables of double Q
 alpha (m,) step size of a pair's k-th update; count (S·A,) updates of each pair so far; x a uniform number.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from tabrl._jit import kernel
+from tabrl.kernels import first_state
 from tabrl.learning_kernels import step_size
 from tabrl.sample import Tables
 from tabrl.types import B, F, I
@@ -116,23 +117,15 @@ def double_q_update(
 
 
 @kernel
-def update(rule: int, Q: F, pair: F, legal: B | None, eps: float, moves: Moves, alpha: F, count: I, x: float) -> float:
-    """Apply the update of one learner to one transition, arrays of length 1; return its error."""
-    s, a, r, discount, s_next, a_next, _ = moves
+def update(
+    rule: int, Q: F, pair: F, legal: B | None, eps: float, alpha: F, count: I, x: Moves, t: int, coin: float
+) -> float:
+    """Apply the update of one learner to move t of x; return its error."""
+    s, a, s_next = x.s[t], x.a[t], x.s_next[t]
     if rule == DOUBLE_Q:
-        return double_q_update(Q, pair, legal, s[0], a[0], r[0], discount[0], s_next[0], alpha, count, x)
-    target = r[0] + discount[0] * next_value(rule, Q, legal, eps, s_next[0], a_next[0])
-    return towards(Q, s[0], a[0], target, alpha, count)
-
-
-@kernel
-def draw_start(start: I, keep: F, other: I, x: float) -> int:
-    """Draw the first state of an episode."""
-    scaled = x * start.shape[0]
-    i = int(scaled)
-    if scaled - i >= keep[i]:
-        i = other[i]
-    return start[i]  # type: ignore[no-any-return]
+        return double_q_update(Q, pair, legal, s, a, x.r[t], x.discount[t], s_next, alpha, count, coin)
+    target = x.r[t] + x.discount[t] * next_value(rule, Q, legal, eps, s_next, x.a_next[t])
+    return towards(Q, s, a, target, alpha, count)
 
 
 @kernel
@@ -140,49 +133,49 @@ def draw_outcome(model: Tables, row: int, x: float) -> int:
     """Draw an outcome of a row s A + a of the alias tables: an index of model.s_next, r, discount and ends."""
     scaled = x * model.K
     i = int(scaled)
-    o = row * model.K + i
+    o: Any = np.uint32(row * model.K + i)
     instead = model.other[o]
-    return o if scaled - i < model.keep[o] else instead
+    return o if scaled - i < model.keep[o] else instead  # type: ignore[no-any-return]  # a select: a branch would be mispredicted
+
+
+@kernel
+def act(
+    ahead: bool, Q: F, legal: B | None, eps: float, model: Tables, limit: int, at: I, u: F, x: Moves, t: int
+) -> None:
+    """Take one eps-greedy step on an explicit model and write it down as move t of x.
+
+    ahead: the next action is chosen now, and taken unless the episode ends. at: state (-1: start an episode),
+    next action and steps so far. u: the action, the outcome, the start, and an episode's first action if ahead.
+    """
+    s, a, a_next, steps = at[0], at[1], -1, at[2]
+    if s < 0:
+        s, steps = first_state(model.start, model.start_keep, model.start_other, u[2]), 0
+        if ahead:
+            a = choose(Q, legal, s, eps, u[3])
+    if not ahead:
+        a = choose(Q, legal, s, eps, u[0])
+    o = draw_outcome(model, s * Q.shape[1] + a, u[1])
+    s_next = model.s_next[o]
+    if ahead:
+        a_next = choose(Q, legal, s_next, eps, u[0])
+    steps += 1
+    over = model.ends[o] or steps >= limit
+    x.s[t], x.a[t], x.r[t], x.discount[t] = s, a, model.r[o], model.discount[o]
+    x.s_next[t], x.a_next[t], x.last[t] = s_next, a_next, over
+    at[0], at[1], at[2] = -1 if over else np.int64(s_next), a_next, steps
 
 
 @kernel
 def learn(
     rule: int, Q: F, pair: F, legal: B | None, eps: float, alpha: F, count: I, model: Tables, limit: int, at: I, u: F,
-    out: Moves,
+    x: Moves,
 ) -> float:  # fmt: skip
-    """Act and learn for len(u) steps on an explicit model; return the last error.
+    """Act and learn for len(u) steps on an explicit model, filling x; return the last error.
 
-    u (n,3 or 4): the action, the outcome, the start, and one more (SARSA's first action of an episode, double
-    Q-learning's coin). at: state (-1: start an episode), next action and steps so far, carried from call
-    to call. out is filled with the transitions.
+    u (n,3 or 4): what `act` takes; for double Q-learning the last one is its coin. at: carried from call to call.
     """
-    K, keep, other, to, pays, gamma, ends, start, start_keep, start_other, _ = model
-    out_s, out_a, out_r, out_discount, out_s_next, out_a_next, out_last = out
-    s, a, steps, delta, A = at[0], at[1], at[2], 0.0, Q.shape[1]
+    delta = 0.0
     for t in range(u.shape[0]):
-        if s < 0:
-            s, steps = draw_start(start, start_keep, start_other, u[t, 2]), 0
-            if rule == SARSA:
-                a = choose(Q, legal, s, eps, u[t, 3])
-        if rule != SARSA:
-            a = choose(Q, legal, s, eps, u[t, 0])
-        x = u[t, 1] * K
-        i = int(x)
-        o = np.uint32((s * A + a) * K + i)
-        instead = other[o]
-        o = o if x - i < keep[o] else instead  # a select: a branch would be mispredicted
-        r, discount, s_next, a_next = pays[o], gamma[o], to[o], -1
-        if rule == SARSA:
-            a_next = choose(Q, legal, s_next, eps, u[t, 0])
-        if rule == DOUBLE_Q:  # as in `update`, without the cost of the call
-            delta = double_q_update(Q, pair, legal, s, a, r, discount, s_next, alpha, count, u[t, 3])
-        else:
-            target = r + discount * next_value(rule, Q, legal, eps, s_next, a_next)
-            delta = towards(Q, s, a, target, alpha, count)
-        steps += 1
-        over = ends[o] or steps >= limit
-        out_s[t], out_a[t], out_r[t], out_discount[t] = s, a, r, discount
-        out_s_next[t], out_a_next[t], out_last[t] = s_next, a_next, over
-        s, a = -1 if over else np.int64(s_next), a_next
-    at[0], at[1], at[2] = s, a, steps
+        act(rule == SARSA, Q, legal, eps, model, limit, at, u[t], x, t)
+        delta = update(rule, Q, pair, legal, eps, alpha, count, x, t, u[t, u.shape[1] - 1])
     return delta

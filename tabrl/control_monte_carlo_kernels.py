@@ -7,7 +7,8 @@ T steps count; G return; W product of 1/b over the steps after t; alpha, updates
 from typing import NamedTuple
 
 from tabrl._jit import kernel
-from tabrl.control_kernels import Moves, best, choose, draw_start, mean, towards
+from tabrl.control_kernels import Moves, best, choose, mean, towards
+from tabrl.kernels import first_state
 from tabrl.sample import Tables
 from tabrl.types import B, F, I
 
@@ -143,7 +144,7 @@ def walk(
             pair = starts[int(u[t, 2] * L)]
             s, a, T = pair // A, pair % A, 0
         elif s < 0:
-            s, T = draw_start(start, start_keep, start_other, u[t, 2]), 0
+            s, T = first_state(start, start_keep, start_other, u[t, 2]), 0
         if a < 0:
             a = act(Q, legal, eps, pi, s, u[t, 0])
         x = u[t, 1] * K

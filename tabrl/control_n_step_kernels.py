@@ -1,4 +1,4 @@
-"""One step of acting on an explicit model, and the updates of the n-step control learners.
+"""The updates of the n-step control learners.
 
 Q (S,A) action values, changed in place; legal (S,A), None where all is; pi eps-greedy in Q; x moves, of which those
 from `first` on wait for their update; G target; alpha (m,) step size of a pair's k-th update; count (S·A,) updates
@@ -6,37 +6,11 @@ of each pair.
 """
 
 from tabrl._jit import kernel
-from tabrl.control_kernels import Moves, allowed, best, choose, draw_outcome, draw_start, mean, towards
+from tabrl.control_kernels import Moves, act, allowed, best, mean, towards
 from tabrl.sample import Tables
 from tabrl.types import B, F, I
 
 N_STEP_SARSA, N_STEP_EXPECTED_SARSA, TREE_BACKUP = 0, 1, 2
-
-
-@kernel
-def act(
-    ahead: bool, Q: F, legal: B | None, eps: float, model: Tables, limit: int, at: I, u: F, x: Moves, t: int
-) -> None:
-    """Take one step on an explicit model and write it down as move t of x.
-
-    ahead: the next action is chosen now, and taken unless the episode ends. at: state (-1: start an episode),
-    next action and steps so far. u: the action, the outcome, the start, and an episode's first action if ahead.
-    """
-    s, a, a_next, steps = at[0], at[1], -1, at[2]
-    if s < 0:
-        s, steps = draw_start(model.start, model.start_keep, model.start_other, u[2]), 0
-        if ahead:
-            a = choose(Q, legal, s, eps, u[3])
-    if not ahead:
-        a = choose(Q, legal, s, eps, u[0])
-    o = draw_outcome(model, s * Q.shape[1] + a, u[1])
-    s_next = model.s_next[o]
-    if ahead:
-        a_next = choose(Q, legal, s_next, eps, u[0])
-    over = model.ends[o] or steps + 1 >= limit
-    x.s[t], x.a[t], x.r[t], x.discount[t] = s, a, model.r[o], model.discount[o]
-    x.s_next[t], x.a_next[t], x.last[t] = s_next, a_next, over
-    at[0], at[1], at[2] = -1 if over else s_next, a_next, steps + 1
 
 
 @kernel

@@ -8,7 +8,7 @@ import math
 from typing import NamedTuple
 
 from tabrl._jit import kernel
-from tabrl.control_kernels import Moves, allowed, best, choose, draw_outcome, draw_start, towards
+from tabrl.control_kernels import Moves, act, allowed, best, towards
 from tabrl.sample import Tables
 from tabrl.types import B, F, I
 
@@ -65,23 +65,6 @@ class Sweeping(NamedTuple):
     gamma: float
 
 
-@kernel
-def act(Q: F, legal: B | None, eps: float, model: Tables, limit: int, at: I, u: F, out: Moves, t: int) -> None:
-    """Take one eps-greedy step of an explicit model and write it down as move t.
-
-    at: state (-1: start an episode), an unused place, and steps so far.
-    """
-    s, steps = at[0], at[2]
-    if s < 0:
-        s, steps = draw_start(model.start, model.start_keep, model.start_other, u[t, 2]), 0
-    a = choose(Q, legal, s, eps, u[t, 0])
-    o = draw_outcome(model, s * Q.shape[1] + a, u[t, 1])
-    over = model.ends[o] or steps + 1 >= limit
-    out.s[t], out.a[t], out.r[t], out.discount[t] = s, a, model.r[o], model.discount[o]
-    out.s_next[t], out.a_next[t], out.last[t] = model.s_next[o], -1, over
-    at[0], at[2] = -1 if over else model.s_next[o], steps + 1
-
-
 # ---- Dyna-Q: the last outcome, pairs at random ----
 
 
@@ -93,7 +76,7 @@ def dyna_walk(
     """Act, learn and plan for len(u) steps on an explicit model; return the last error."""
     delta = 0.0
     for t in range(u.shape[0]):
-        act(Q, legal, eps, model, limit, at, u, out, t)
+        act(False, Q, legal, eps, model, limit, at, u[t], out, t)
         delta = dyna_step(Q, legal, alpha, count, memory, plan, out, t, u)
     return delta
 
@@ -144,7 +127,7 @@ def sweeping_walk(
     """Act and plan for len(u) steps on an explicit model; return the last error."""
     delta = 0.0
     for t in range(u.shape[0]):
-        act(Q, legal, eps, model, limit, at, u, out, t)
+        act(False, Q, legal, eps, model, limit, at, u[t], out, t)
         delta = sweeping_step(Q, legal, alpha, count, counts, queue, plan, out, t)
     return delta
 
