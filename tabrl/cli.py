@@ -1,29 +1,35 @@
-"""The command line: `tabrl report`, `solve`, `envs`, `verify`.
+"""The command line: `tabrl report`, `solve`, `learn`, `figure`, `envs`, `verify`.
 
 One function per command, and one row per command in `COMMANDS`. Exit codes: 0 done; 1 not converged or a
 check failed; 2 wrong usage or unreadable input; 130 interrupted. Everything heavy is imported in the command.
 """
 
 import argparse
-import difflib
 import os
 import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-if TYPE_CHECKING:
-    from rich.console import Console
+from tabrl.cli_figure import figure, figure_arguments
+from tabrl.cli_learn import learn, learn_arguments
+from tabrl.cli_parts import (
+    DONE,
+    FAILED,
+    INTERRUPTED,
+    USAGE,
+    UsageError,
+    bar,
+    console,
+    figure_file,
+    known,
+    model,
+    save_arrays,
+)
 
+if TYPE_CHECKING:
     from tabrl.mdp import MDP
     from tabrl.types import Solution
-
-DONE, FAILED, USAGE, INTERRUPTED = 0, 1, 2, 130
-FIGURES = (".png", ".svg", ".pdf")
-
-
-class UsageError(Exception):
-    """The command line asks for something that is not there."""
 
 
 class Command(NamedTuple):
@@ -81,34 +87,46 @@ def parser() -> argparse.ArgumentParser:
 def report_arguments(p: argparse.ArgumentParser) -> None:
     """Arguments of `tabrl report`."""
     p.add_argument("--out", default="report", metavar="DIR", help="folder of index.html (default: %(default)s)")
-    p.add_argument("--env", nargs="+", action="extend", metavar="NAME", help="worlds to show (default: all)")
+    p.add_argument("--env", nargs="+", action="extend", metavar="NAME", help="only these worlds (default: all)")
+    p.add_argument("--learner", nargs="+", action="extend", metavar="NAME", help="only these learners (default: all)")
     p.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (default: one per processor)")
 
 
 def report(options: argparse.Namespace) -> int:
-    """Solve the worlds by every method and write the report."""
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    from tabrl import envs
+    """Solve the worlds by every method, hold the learners against their expectations, and write the report."""
+    from tabrl import envs, report_learners
     from tabrl import report as pages
 
-    names = list(dict.fromkeys(options.env or envs.WORLDS))
-    for name in names:
-        known(name, envs.WORLDS, "world")
+    everything = not (options.env or options.learner)
+    worlds = chosen(options.env, envs.WORLDS, "world", everything)
+    learners = chosen(options.learner, report_learners.names(), "learner", everything)
     if options.jobs == 0 or options.jobs < -1:
         raise UsageError(f"--jobs is {options.jobs}; a positive number, or -1 for all processors, is expected")
-    columns = (TextColumn("{task.description:<16}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=console(stderr=True)) as progress:
-        task = progress.add_task("solving", total=len(names))
+    with bar() as progress:
+        task = progress.add_task("solving", total=len(worlds) + len(learners))
 
         def tick(name: str) -> None:
             progress.update(task, advance=1, description=name)
 
-        path, studies = pages.build(options.out, names, jobs=options.jobs, tick=tick)
+        judged = report_learners.build(options.out, learners, jobs=options.jobs, tick=tick)
+        more = [report_learners.overview(judged)] if judged else []
+        path, studies = pages.build(options.out, worlds, jobs=options.jobs, tick=tick, more=more)
     out = console()
-    out.print(pages.verdict(studies), soft_wrap=True)
+    if studies:
+        out.print(pages.verdict(studies), soft_wrap=True)
+    if judged:
+        out.print(f"{len(judged)} learners. {report_learners.verdict(judged)}", soft_wrap=True)
     out.print(f"wrote {path}", soft_wrap=True)
-    return FAILED if any(x.violations or x.failures for x in studies) else DONE
+    wrong = any(x.violations or x.failures for x in studies) or any(x.wrong for x in judged)
+    return FAILED if wrong else DONE
+
+
+def chosen(names: Sequence[str] | None, known_names: Any, what: str, everything: bool) -> list[str]:
+    """The names that were asked for, once each; all if nothing was asked for."""
+    found = list(dict.fromkeys(names or (known_names if everything else ())))
+    for name in found:
+        known(name, known_names, what)
+    return found
 
 
 def solve_arguments(p: argparse.ArgumentParser) -> None:
@@ -127,8 +145,7 @@ def solve(options: argparse.Namespace) -> int:
     from tabrl.show import show
 
     known(options.method, ["auto", *dp.METHODS], "method")
-    if options.plot and Path(options.plot).suffix not in FIGURES:
-        raise UsageError(f"--plot is {options.plot!r}; a file ending in {', '.join(FIGURES)} is expected")
+    figure_file(options.plot)
     mdp = model(options.model, options.gamma)
     solution = dp.solve(mdp, options.method, tol=options.tol)
     show(console(), options.model, mdp, solution)
@@ -148,22 +165,6 @@ class NotReached(Exception):
     """A solver stopped above the tolerance."""
 
 
-def model(name: str, gamma: float | None) -> "MDP":
-    """Build a world by name, or read a model from a file."""
-    from dataclasses import replace
-
-    from tabrl import checks, envs
-    from tabrl.mdp import MDP
-
-    keywords = {} if gamma is None else {"gamma": checks.discount(gamma)}
-    if name in envs.WORLDS:
-        return envs.make(name, **keywords)
-    if not (name.endswith(".npz") or Path(name).is_file()):
-        known(name, envs.WORLDS, "world")
-    mdp = MDP.load(name)
-    return replace(mdp, **keywords) if keywords else mdp  # type: ignore[arg-type]
-
-
 def draw(path: str, name: str, mdp: "MDP", solution: "Solution") -> None:
     """Draw values and policy into a file, whole or not at all."""
     from tabrl import plots, report_figures
@@ -175,18 +176,11 @@ def draw(path: str, name: str, mdp: "MDP", solution: "Solution") -> None:
 
 
 def save(path: str, solution: "Solution") -> None:
-    """Write a solution as .npz without pickle, whole or not at all."""
-    import io
-
+    """Write a solution as .npz."""
     import numpy as np
 
-    from tabrl.output import write
-
-    stream = io.BytesIO()
     text = {"status": np.str_(solution.status), "method": np.str_(solution.method)}
-    numbers: dict[str, Any] = {key: value for key, value in solution._asdict().items() if key not in text}
-    np.savez(stream, allow_pickle=False, **numbers, **text)
-    write(path, stream.getvalue())
+    save_arrays(path, {**solution._asdict(), **text})
 
 
 def envs_arguments(p: argparse.ArgumentParser) -> None:
@@ -245,26 +239,11 @@ def number(x: Any) -> str:
     return f"{x:.6g}" if isinstance(x, float | int) else str(x)
 
 
-def known(name: str, names: Any, what: str) -> None:
-    """Refuse a name that is not in the list, and mention the close ones."""
-    if name in names:
-        return
-    close = difflib.get_close_matches(name, names, n=3, cutoff=0.4)
-    hint = f"; did you mean {' or '.join(close)}?" if close else ""
-    raise UsageError(f"{what} is {name!r}; one of {', '.join(names)} is expected{hint}")
-
-
-def console(*, stderr: bool = False) -> "Console":
-    """Return a console; without a terminal it writes plain lines, wide enough not to break tables."""
-    from rich.console import Console
-
-    stream = sys.stderr if stderr else sys.stdout
-    return Console(file=stream, highlight=False, markup=False, emoji=False, width=None if stream.isatty() else 160)
-
-
 COMMANDS: dict[str, Command] = {
-    "report": Command("solve every world by every method and write one page about it", report_arguments, report),
+    "report": Command("solve every world, run every learner, and write pages about them", report_arguments, report),
     "solve": Command("solve a world or a model from a file, with a certified bound", solve_arguments, solve),
+    "learn": Command("learn from samples, and compare with the exact answer", learn_arguments, learn),
+    "figure": Command("draw a learning figure of the textbook anew, with exact lines", figure_arguments, figure),
     "envs": Command("list the worlds", envs_arguments, list_worlds),
     "verify": Command("compare values with the closed forms of the ledger", verify_arguments, verify),
 }

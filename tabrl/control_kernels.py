@@ -134,8 +134,8 @@ def draw_outcome(model: Tables, row: int, x: float) -> int:
     scaled = x * model.K
     i = int(scaled)
     o: Any = np.uint32(row * model.K + i)
-    instead = model.other[o]
-    return o if scaled - i < model.keep[o] else instead  # type: ignore[no-any-return]  # a select: a branch would be mispredicted
+    instead = model.other[o]  # a select: a branch would be mispredicted
+    return o if scaled - i < model.keep[o] else instead  # type: ignore[no-any-return]
 
 
 @kernel

@@ -20,7 +20,7 @@ from tabrl._jit import compiled
 from tabrl.mdp import MDP
 from tabrl.output import write
 from tabrl.reference import Reference, reference
-from tabrl.report_page import Link, Page, Picture, Pre, Section, Table, Text, render
+from tabrl.report_page import Link, Links, Page, Picture, Pre, Section, Table, Text, render
 from tabrl.sweeps import LIMIT
 
 TOL = 1e-8  # accuracy that every method is asked for
@@ -247,10 +247,13 @@ def overview(studies: Sequence[Study]) -> list[Any]:
     return [Text(verdict(studies), "Result:"), Table(header, body, caption=note, bad=bad)]
 
 
-def worlds_page(studies: Sequence[Study]) -> Page:
-    """Lay out the page of the worlds."""
+def worlds_page(studies: Sequence[Study], more: Sequence[Section] = ()) -> Page:
+    """Lay out the page of the worlds; `more` sections stand first, with links to them."""
+    jump = [Links([Link(x.title, x.anchor) for x in more])] if more else []
+    if not studies:
+        return Page("tabrl", jump, more)
     title = "tabrl: every world, solved by every method"
-    return Page(title, [*INTRODUCTION, *overview(studies)], [section(x) for x in studies])
+    return Page(title, [*jump, *INTRODUCTION, *overview(studies)], [*more, *(section(x) for x in studies)])
 
 
 def run(names: Sequence[str], *, jobs: int = -1) -> Iterator[tuple[int, Study]]:
@@ -273,12 +276,13 @@ def numbered(i: int, name: str) -> tuple[int, Study]:
 
 
 def build(
-    folder: str | Path, names: Sequence[str], *, jobs: int = -1, tick: Callable[[str], None] = lambda name: None
-) -> tuple[Path, list[Study]]:
+    folder: str | Path, names: Sequence[str], *, jobs: int = -1, tick: Callable[[str], None] = lambda name: None,
+    more: Sequence[Section] = (),
+) -> tuple[Path, list[Study]]:  # fmt: skip
     """Study the worlds and write folder/index.html; `tick` hears the name of each finished world.
 
-    jobs: processes, -1 for one per processor. The folder is made if it is not there; the file appears
-    whole or not at all. Returns its path and the studies.
+    jobs: processes, -1 for one per processor. more: other sections of the page. The folder is made if it is
+    not there; the file appears whole or not at all. Returns its path and the studies.
     """
     done: dict[int, Study] = {}
     for i, result in run(names, jobs=jobs):
@@ -288,5 +292,5 @@ def build(
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     path = target / "index.html"
-    write(path, render(worlds_page(studies)).encode())
+    write(path, render(worlds_page(studies, more)).encode())
     return path, studies

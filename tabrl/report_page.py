@@ -24,10 +24,11 @@ class Pre(NamedTuple):
 
 
 class Link(NamedTuple):
-    """A cell of a table that leads to a section of the page."""
+    """A word that leads to a section, of this page or of another file beside it."""
 
     text: str
     anchor: str
+    page: str = ""  # file name; this page unless given
 
 
 Cell: TypeAlias = str | Link
@@ -58,7 +59,13 @@ class Picture(NamedTuple):
     caption: str = ""
 
 
-Block: TypeAlias = Text | Pre | Table | Picture
+class Links(NamedTuple):
+    """A paragraph of links, one after the other."""
+
+    links: Sequence[Link]
+
+
+Block: TypeAlias = Text | Pre | Table | Picture | Links
 
 
 class Section(NamedTuple):
@@ -90,6 +97,7 @@ h2{font-size:1.3rem;margin:2.6rem 0 .5rem;padding-top:.9rem;border-top:1px solid
 p{max-width:46rem;margin:.5rem 0}
 a{color:var(--link)}
 .top{font-size:.85rem;font-weight:400;margin-left:.7rem}
+.links a{white-space:nowrap}
 .scroll{overflow-x:auto;margin:.9rem 0}
 table{border-collapse:collapse;font-size:.92rem;font-variant-numeric:tabular-nums}
 .note{color:var(--soft);font-size:.88rem;margin-top:-.4rem}
@@ -137,6 +145,8 @@ def block(part: Block) -> str:
         return f"<p>{strong}{html.escape(part.text)}</p>"
     if isinstance(part, Pre):
         return f"<pre>{html.escape(part.text)}</pre>"
+    if isinstance(part, Links):
+        return "<p class='links'>" + " · ".join(map(cell, part.links)) + "</p>"
     return table(part) if isinstance(part, Table) else picture(part)
 
 
@@ -160,7 +170,7 @@ def table(part: Table) -> str:
 def cell(x: Cell) -> str:
     """Write the content of a cell."""
     if isinstance(x, Link):
-        return f"<a href='#{html.escape(x.anchor)}'>{html.escape(x.text)}</a>"
+        return f"<a href='{html.escape(x.page)}#{html.escape(x.anchor)}'>{html.escape(x.text)}</a>"
     return html.escape(x)
 
 

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tabrl import __version__, cli, dp, envs
+from tabrl import __version__, cli, dp, envs, report_learners
 from tabrl.mdp import MDP
+from tabrl.td_moments import trajectory_moments
 
 
 def run(*words: str) -> int:
@@ -202,3 +203,175 @@ def test_importing_the_command_line_is_light() -> None:
     code = f"import sys, tabrl.cli; print([m for m in {heavy[1:]} if m in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
+
+
+def table_of(out: str) -> dict[str, list[str]]:
+    """Rows of what was printed, by their first word."""
+    return {line.split()[0]: line.split()[1:] for line in out.splitlines() if line.strip()}
+
+
+def test_learn_prints_estimates_beside_exact_values(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("learn", "random-walk", "--algo", "td0", "--steps", "500", "--runs", "5") == 0
+    out, err = capsys.readouterr()
+    rows = table_of(out)
+    assert rows["algorithm"] == ["TD(0)"] and rows["equation"][:2] == ["V(s)", "<-"]
+    assert "alpha = 0.1" in out and "500 transitions, 5 runs, seed 0" in out
+    for i, name in enumerate("ABCDE", 1):
+        estimate, _, exact, difference, expected = map(float, rows[name])
+        assert exact == pytest.approx(i / 6, abs=1e-6)
+        assert difference == pytest.approx(estimate - exact, abs=0.006) and expected != exact
+    moments = [*trajectory_moments(envs.random_walk(), np.ones((7, 1)), alpha=0.1, steps=500, every=500)]
+    assert float(rows["C"][-1]) == pytest.approx(moments[0].mean[3], rel=1e-5)
+    assert err == "" and "\x1b" not in out
+
+
+def test_learn_says_where_no_exact_expectation_is_known(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("learn", "random-walk", "--algo", "monte-carlo", "--steps", "200", "--runs", "1") == 0
+    rows = table_of(capsys.readouterr().out)
+    assert rows["A"][1] == "–" and rows["expected"] == ["not", "known", "exactly", "for", "these", "settings"]
+
+
+def test_learn_control_prints_exact_returns(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("learn", "cliff", "--algo", "sarsa", "--steps", "2000", "--runs", "3", "--eps", "0.2") == 0
+    out = capsys.readouterr().out
+    assert "eps = 0.2" in out and "J*               -13  exact" in out and "17 more states" in out
+    assert "best 0.2-soft policy" in out
+
+
+def test_learn_in_a_gymnasium_environment_with_and_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--algo", "q-learning", "--gamma", "0.9", "--steps", "300", "--runs", "2")
+    assert run("learn", "FrozenLake-v1", *words) == 0
+    out = capsys.readouterr().out
+    assert "average of the last 10 %" in out and "J*" in out
+    assert run("learn", "Blackjack-v1", *words) == 0
+    out = capsys.readouterr().out
+    assert "none: the environment has no model to solve" in out and "J*" not in out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("clif", "--algo", "sarsa"), "did you mean cliff"),
+        (("cliff", "--algo", "sarza"), "did you mean sarsa"),
+        (("cliff", "--algo", "sarsa", "--lam", "0.5"), "--lam is 0.5; sarsa takes --alpha, --eps"),
+        (("cliff", "--algo", "sarsa", "--policy", "optimal"), "none is expected, as sarsa looks for its own"),
+        (("cliff", "--algo", "td0", "--policy", "best"), "policy is 'best'; one of uniform, optimal, eps-greedy"),
+        (("cliff", "--algo", "td0", "--plot", "x.gif"), "--plot is 'x.gif'"),
+        (("cliff", "--algo", "td0", "--seed", "-1"), "--seed is -1"),
+        (("cliff", "--algo", "td0", "--steps", "0"), "steps is 0"),
+        (("cliff", "--algo", "td0", "--runs", "0"), "runs is 0"),
+        (("cliff", "--algo", "td0", "--alpha", "2"), "alpha is 2.0"),
+        (("riverswim", "--algo", "monte-carlo"), "at gamma = 1 the chain must end"),
+        (("two-state", "--algo", "td0", "--gamma", "1"), "use gamma < 1"),
+        (("Taxi-v4", "--algo", "td0"), "ENV is 'Taxi-v4'; a world or an .npz model is expected"),
+        (("Taxi-v4", "--algo", "sarsa"), "--gamma is None; a discount is expected"),
+        (("Nowhere-v0", "--algo", "sarsa", "--gamma", "1"), "Nowhere"),
+        (("CartPole-v1", "--algo", "sarsa", "--gamma", "1"), "observation_space is Box"),
+        (("cliff", "--algo", "exploring-starts"), "limit is None"),
+    ],
+)
+def test_learn_refuses_what_is_not_there(
+    words: tuple[str, ...], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run("learn", *words) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and message in err and err.startswith("tabrl: ") and err.count("\n") == 1
+
+
+def test_learn_needs_an_algorithm(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("learn", "cliff") == 2 and run("learn", "cliff", "--algo", "td0", "--alpha", "x") == 2
+    assert capsys.readouterr().err.count("usage: tabrl learn") == 2
+
+
+def test_learn_saves_everything_without_pickle(tmp_path: Path) -> None:
+    path = tmp_path / "x.npz"
+    words = ("--steps", "100", "--runs", "3", "--save", str(path))
+    assert run("learn", "random-walk", "--algo", "td0", *words) == 0
+    with np.load(path, allow_pickle=False) as file:
+        assert file["V"].shape == (50, 3, 7) and file["t"][-1] == 100
+        assert file["V_pi"][3] == pytest.approx(0.5) and file["expected_square_error"].shape == (50,)
+    assert run("learn", "gambler", "--algo", "sarsa", *words) == 0
+    with np.load(path, allow_pickle=False) as file:
+        assert file["Q"].shape == (50, 3, 101, 51) and file["Q_star"].shape == (101, 51)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ("random-walk", "td0"),
+        ("random-walk", "td-lambda", "--alpha", "1", "--lam", "1"),  # diverges
+        ("cliff", "expected-sarsa"),
+        ("Blackjack-v1", "sarsa", "--gamma", "1"),
+        ("two-state", "td0", "--alpha", "1/k"),
+    ],
+)
+def test_learn_plots(words: tuple[str, ...], tmp_path: Path) -> None:
+    path = tmp_path / "x.png"
+    env, algo, *rest = words
+    assert run("learn", env, "--algo", algo, *rest, "--steps", "300", "--runs", "3", "--plot", str(path)) == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+
+
+def test_learn_reads_a_model_from_a_file_and_a_seed_repeats(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "m.npz"
+    envs.gambler(goal=5).save(path)
+    words = ("learn", str(path), "--algo", "n-step-td", "--n", "2", "--policy", "eps-greedy", "--eps", "0.3")
+    found = []
+    for seed in ("1", "1", "2"):
+        assert run(*words, "--steps", "200", "--runs", "2", "--seed", seed) == 0
+        found.append(capsys.readouterr().out.partition("experience")[2].partition("\n")[2])
+    assert found[0] == found[1] != found[2]
+
+
+def test_report_of_a_learner_links_to_its_page(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("report", "--out", str(tmp_path), "--learner", "batch", "--jobs", "1") == 0
+    out, err = capsys.readouterr()
+    assert out.splitlines() == ["1 learners. No row is wrong.", f"wrote {tmp_path / 'index.html'}"] and "1/1" in err
+    assert "href='learner-batch.html#top'" in (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert (tmp_path / "learner-batch.html").is_file()
+    assert run("report", "--learner", "btch", "--out", str(tmp_path)) == 2
+    assert "did you mean batch" in capsys.readouterr().err
+
+
+def test_report_without_names_writes_worlds_and_learners(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(report_learners, "names", lambda: ["batch"])
+    monkeypatch.setattr(envs, "WORLDS", {"loop": envs.loop})
+    assert run("report", "--out", str(tmp_path), "--jobs", "1") == 0
+    out = capsys.readouterr().out.splitlines()
+    assert out[0].startswith("1 worlds, ") and out[1] == "1 learners. No row is wrong."
+    page = (tmp_path / "index.html").read_text(encoding="utf-8")
+    assert page.count("<section") == 2 and "href='#learners'" in page and "id='world-loop'" in page
+
+
+# ---- figure ----
+
+
+def test_figure_lists_and_draws(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    from tabrl.figures.gallery import FIGURES
+
+    assert run("figure") == 0
+    listed = capsys.readouterr().out
+    assert all(name in listed and picture.summary in listed for name, picture in FIGURES.items())
+    path = tmp_path / "cliff.png"
+    assert run("figure", "example-6.6", "--plot", str(path), "--runs", "3", "--seed", "1") == 0
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert "3 runs" in capsys.readouterr().out
+    first = path.read_bytes()
+    assert run("figure", "example-6.6", "--plot", str(path), "--runs", "3", "--seed", "1") == 0
+    assert path.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["7.3"], "figure is '7.3'; one of"),
+        (["7.2", "--runs", "1"], "--runs is 1; 2 or more are expected"),
+        (["7.2", "--seed", "-1"], "--seed is -1; a whole number >= 0"),
+        (["7.2", "--plot", "x.gif"], "--plot is 'x.gif'; a file ending in"),
+    ],
+)
+def test_figure_refuses(words: list[str], message: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("figure", *words) == 2
+    assert message in capsys.readouterr().err
