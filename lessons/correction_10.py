@@ -261,8 +261,8 @@ def palette() -> tuple[list[str], str]:
 
 def draw_means(ax: "Axes", grid: F, mean: F, found: Found) -> None:
     """Draw the four exact means over theta, and samples."""
-    from tabrl.plot_grid import INK
     from tabrl.plots import tidy
+    from tabrl.plots.grid import INK
 
     ax.plot(grid, mean[:, 0], color=INK, lw=1.6, label="J(π), exact")
     colours, markers = palette()
@@ -332,8 +332,8 @@ def draw_horizons(ax: "Axes", variance: F, radius: float) -> None:
 
 def draw_running(ax: "Axes", truth: float, runs: dict[str, tuple[F, float]], ylim: tuple[float, float]) -> None:
     """Draw running means over episodes, y (n,runs), every run and an interval, where they settle, and the truth."""
-    from tabrl.plot_grid import INK
     from tabrl.plots import tidy
+    from tabrl.plots.grid import INK
 
     ax.axhline(truth, color=INK, lw=1.6, label="with support, exact")
     for k, (name, (y, settles)) in enumerate(runs.items(), 1):

@@ -184,8 +184,8 @@ def draw_square(ax: "Axes", found: list[Finding], V: float, cross: int) -> None:
 
 def draw_ratio(ax: "Axes", ps: tuple[float, ...]) -> None:
     """Draw the ratio of the two mean-square errors for several loops, with its limit 1 + p."""
-    from tabrl.plot_grid import INK
     from tabrl.plots import COLOURS, DASHES, tidy
+    from tabrl.plots.grid import INK
 
     n = np.unique(np.geomspace(1, 1000, 60).astype(np.int64))
     for i, p in enumerate(ps):

@@ -168,6 +168,8 @@ def lambda_return(
 ) -> Iterator[ValueUpdate]:
     """Offline lambda-return algorithm: after an episode, move each visited state towards its lambda-return.
 
+        V(s[t]) <- V(s[t]) + alpha (G[t] - V(s[t])),   G[t] = r[t] + discount[t] ((1-lam) V(s[t+1]) + lam G[t+1])
+
     Targets are computed from V as it was before the episode, and applied in order. lam=0: TD(0) targets;
     lam=1: constant-alpha Monte Carlo. One record per `every` episodes.
     Source: Sutton & Barto (2018), eq. 12.4; ledger E1.9.

@@ -8,8 +8,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tabrl import __version__, cli, dp, envs, report_learners
+from tabrl import __version__, cli, dp, envs
 from tabrl.mdp import MDP
+from tabrl.report import learners as report_learners
 from tabrl.td_moments import trajectory_moments
 
 

@@ -31,8 +31,8 @@ from tabrl.figures import (
     td0_estimates,
     td_against_mc,
 )
-from tabrl.plot_grid import INK
-from tabrl.plot_learning import episode_curves, error_curves, exact_level, step_size_curves
+from tabrl.plots.grid import INK
+from tabrl.plots.learning import episode_curves, error_curves, exact_level, step_size_curves
 from tabrl.prediction import lambda_return, monte_carlo, n_step_td, td0, td_lambda, true_online_td
 from tabrl.replay import side_by_side
 from tabrl.td_moments import trajectory_moments

@@ -22,7 +22,7 @@ from tabrl.figures.bias import left_moves, maximisation_bias
 from tabrl.figures.cliff import RULES, exploring_lines, online_returns, performance, smoothed
 from tabrl.figures.control_runs import episode_lengths, episode_returns, first_episodes
 from tabrl.figures.maze import expected_steps, step_counts
-from tabrl.plot_grid import INK
+from tabrl.plots.grid import INK
 
 
 def learner(rule: int, mdp: MDP, seed: Any, **options: Any) -> control.OneStep:

@@ -17,16 +17,13 @@ LAYERS = {
     3: "dp sweeps undiscounted average average_reward kernels lp linear_program planning rational "
        "learning_kernels schedules replay batch dyna dyna_kernels "
        "control_n_step control_n_step_kernels control_traces control_traces_kernels "
-       "reference sample prediction off_policy acting control control_kernels gradient ppo "
+       "reference sample prediction off_policy acting control control_kernels gradient ppo trpo decisions on_policy "
        "rollout rollout_gym rollout_kernels optimise policy_gradients actor_critic actor_critic_kernels "
        "control_monte_carlo control_monte_carlo_kernels "
        "td_moments td_limits operators visits importance score_sums gradient_moments advantage_moments "
-       "natural surrogate soft",
+       "natural surrogate soft companions",
     4: "tokens",
-    5: "figures plot_learning "
-       "plots plot_grid experiments cells summary verify grading report report_page report_figures show "
-       "cli __main__ lessons cli_parts cli_figure cli_learn learners companions watched judged show_learning draw_learning "
-       "plot_runs fragments learner_studies report_learners report_cases report_control",
+    5: "plots figures experiments cells summary verify grading learners report show cli __main__ lessons",
 }  # fmt: skip
 WORLDS = "envs"  # stands above L1 and imports nothing between L1 and the surface; the surface may import it
 WORLDS_MAY_USE = {0, 1}

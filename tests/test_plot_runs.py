@@ -4,8 +4,8 @@ import matplotlib.collections
 import numpy as np
 import pytest
 
-from tabrl import plot_runs
 from tabrl.plots import image, new_figure
+from tabrl.plots import runs as plot_runs
 
 
 def labels(ax: object) -> list[str]:

@@ -11,8 +11,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.patches import Rectangle
 from matplotlib.quiver import Quiver
 
-from tabrl import dp, envs, plot_grid, plots
+from tabrl import dp, envs, plots
 from tabrl.errors import ShapeError
+from tabrl.plots import grid as plot_grid
 from tabrl.trace import column
 from tabrl.types import Sweep
 

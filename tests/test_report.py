@@ -11,11 +11,12 @@ import matplotlib.image
 import numpy as np
 import pytest
 
-from tabrl import dp, envs, report, report_figures
+from tabrl import dp, envs, report
 from tabrl.errors import NotConverged
 from tabrl.plots import image
 from tabrl.reference import reference
-from tabrl.report_page import Image, Page, Picture, Section, Table, Text, render
+from tabrl.report import drawing
+from tabrl.report.page import Image, Page, Picture, Section, Table, Text, render
 
 WORLDS = ["two-state", "grid4x4", "forest"]
 VOID = {"meta", "img", "br", "link"}
@@ -180,6 +181,6 @@ def test_special_figures_draw(name: str) -> None:
     keywords: dict[str, Any] = {"car-rental": {"cars": 6, "most": 2}}.get(name, {})
     mdp = envs.make(name, **keywords)
     solution = dp.solve(mdp)
-    drawing = report_figures.values(name, mdp, solution.V, solution.pi > 0)
-    assert drawing.caption and all(p.alt for p in drawing.panels)
-    assert image(report_figures.figure(drawing.panels), dpi=40)[:4] == b"\x89PNG"
+    drawn = drawing.values(name, mdp, solution.V, solution.pi > 0)
+    assert drawn.caption and all(p.alt for p in drawn.panels)
+    assert image(drawing.figure(drawn.panels), dpi=40)[:4] == b"\x89PNG"

@@ -9,14 +9,18 @@ import numpy as np
 import pytest
 from test_report import Reader
 
-from tabrl import cli, envs, learner_studies, prediction, report, report_cases, report_control, report_learners, sample
+from tabrl import cli, envs, prediction, report, sample
 from tabrl._jit import compiled
-from tabrl.draw_learning import window
-from tabrl.judged import Acting
 from tabrl.learners import CONTROL, LEARNERS, policy
-from tabrl.report_learners import Part, Study
-from tabrl.report_page import Table, render
-from tabrl.show_learning import spread
+from tabrl.learners.draw import window
+from tabrl.learners.judged import Acting
+from tabrl.learners.show import spread
+from tabrl.report import cases as report_cases
+from tabrl.report import control as report_control
+from tabrl.report import learners as report_learners
+from tabrl.report import studies as learner_studies
+from tabrl.report.learners import Part, Study
+from tabrl.report.page import Table, render
 from tabrl.trace import last
 from tabrl.types import Transitions
 from tabrl.verify import literal

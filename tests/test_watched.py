@@ -9,9 +9,9 @@ from gymnasium import spaces
 
 from tabrl import control, envs
 from tabrl.errors import ModelError
+from tabrl.learners.watched import Watched
 from tabrl.mdp import MDP
 from tabrl.trace import last
-from tabrl.watched import Watched
 
 
 class Corridor(gymnasium.Env[int, int]):

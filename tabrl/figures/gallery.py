@@ -11,14 +11,16 @@ from typing import NamedTuple
 import numpy as np
 from matplotlib.figure import Figure
 
-from tabrl import envs, plot_learning
+from tabrl import envs
 from tabrl.acting import Rng
 from tabrl.figures.bias import left_moves
 from tabrl.figures.cliff import Lines, online_returns, performance, smoothed
 from tabrl.figures.maze import step_counts
 from tabrl.figures.random_walk import batch_errors, td0_estimates, td_against_mc
 from tabrl.figures.surfaces import FINE, LAMBDAS, POWERS, Learner, error_surface, exact_errors
-from tabrl.plot_learning import (
+from tabrl.plots import GREY, new_figure
+from tabrl.plots import learning as plot_learning
+from tabrl.plots.learning import (
     band_curves,
     episode_curves,
     exact_curve,
@@ -27,8 +29,7 @@ from tabrl.plot_learning import (
     finish,
     step_size_curves,
 )
-from tabrl.plot_runs import band
-from tabrl.plots import GREY, new_figure
+from tabrl.plots.runs import band
 from tabrl.prediction import lambda_return, n_step_td, td_lambda, true_online_td
 
 ONE_STEP = {r"$\lambda$ = 0, exact": "td0"}  # online learners with lambda = 0 are TD(0)

@@ -8,17 +8,18 @@ from typing import Any
 
 import numpy as np
 
-from tabrl import envs, plot_runs
+from tabrl import envs
 from tabrl._jit import compiled
-from tabrl.draw_learning import window
-from tabrl.judged import Acting
 from tabrl.learners import LEARNERS, Task, curves, settings, times
+from tabrl.learners.draw import window
+from tabrl.learners.judged import Acting
+from tabrl.learners.show import setting, spread
 from tabrl.mdp import MDP
 from tabrl.plots import COLOURS
-from tabrl.report_figures import Drawing, Panel, picture
-from tabrl.report_learners import Part
-from tabrl.report_page import Table
-from tabrl.show_learning import setting, spread
+from tabrl.plots import runs as plot_runs
+from tabrl.report.drawing import Drawing, Panel, picture
+from tabrl.report.learners import Part
+from tabrl.report.page import Table
 from tabrl.types import F
 
 RUNS, POINTS = (20 if compiled() else 4), 25

@@ -2,7 +2,7 @@
 
 import argparse
 
-from tabrl.cli_parts import DONE, UsageError, console, figure_file, known
+from tabrl.cli.parts import DONE, UsageError, console, figure_file, known
 
 
 def figure_arguments(p: argparse.ArgumentParser) -> None:

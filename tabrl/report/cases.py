@@ -11,16 +11,17 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
-from tabrl import envs, importance, off_policy, plot_runs, prediction
-from tabrl import learner_studies as studies
+from tabrl import envs, importance, off_policy, prediction
 from tabrl._jit import compiled
 from tabrl.companions import square
 from tabrl.learners import policy
 from tabrl.mdp import MDP
 from tabrl.plots import COLOURS, tidy
-from tabrl.report_figures import Drawing, Panel, picture
-from tabrl.report_learners import Part, comparison
-from tabrl.report_page import Table
+from tabrl.plots import runs as plot_runs
+from tabrl.report import studies
+from tabrl.report.drawing import Drawing, Panel, picture
+from tabrl.report.learners import Part, comparison
+from tabrl.report.page import Table
 from tabrl.types import F
 from tabrl.verify import literal
 
@@ -203,7 +204,7 @@ def batch(rng: Rng) -> Part:
 def batch_panel(pair: Sequence[tuple[studies.Solved, MDP, str]]) -> Panel:
     """Values of the two batch learners over the states, on their closed forms, with V_pi."""
     from tabrl.chain import evaluate, induce
-    from tabrl.plot_grid import INK
+    from tabrl.plots.grid import INK
 
     def draw(ax: Any) -> None:
         _, mdp, title = pair[0]

@@ -15,12 +15,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tabrl import dp, plots, report_figures, undiscounted
+from tabrl import dp, plots, undiscounted
 from tabrl._jit import compiled
 from tabrl.mdp import MDP
 from tabrl.output import write
 from tabrl.reference import Reference, reference
-from tabrl.report_page import Link, Links, Page, Picture, Pre, Section, Table, Text, render
+from tabrl.report import drawing
+from tabrl.report.page import Link, Links, Page, Picture, Pre, Section, Table, Text, render
 from tabrl.sweeps import LIMIT
 
 TOL = 1e-8  # accuracy that every method is asked for
@@ -80,10 +81,10 @@ def study(name: str) -> Study:
         if curve is not None:
             curves[method] = curve
     V = exact.V.astype(np.float64)
-    drawn = [report_figures.values(name, mdp, V, maximisers(mdp, exact))]
+    drawn = [drawing.values(name, mdp, V, maximisers(mdp, exact))]
     if curves:
-        drawn.append(report_figures.convergence(mdp, V, curves))
-    pictures = [report_figures.picture(x) for x in drawn]
+        drawn.append(drawing.convergence(mdp, V, curves))
+    pictures = [drawing.picture(x) for x in drawn]
     about = describe(envs.WORLDS[name], grid=hasattr(mdp, "layout"))
     return Study(name, (mdp.S, mdp.A), mdp.gamma, about, exact.error, rows, pictures)
 

@@ -10,8 +10,8 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator, StrMethodFormatter
 
-from tabrl.plot_grid import INK
 from tabrl.plots import COLOURS, DASHES, tidy
+from tabrl.plots.grid import INK
 from tabrl.summary import mean, standard_error
 from tabrl.types import F
 

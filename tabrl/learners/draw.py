@@ -9,10 +9,10 @@ from typing import Any
 
 import numpy as np
 
-from tabrl.judged import Acting, Valued
+from tabrl.learners.judged import Acting, Valued
 from tabrl.output import write
-from tabrl.plot_runs import finish, learning_curve
 from tabrl.plots import image, new_figure
+from tabrl.plots.runs import finish, learning_curve
 from tabrl.types import F, I
 
 

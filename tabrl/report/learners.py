@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from tabrl import learner_studies as studies
-from tabrl import plot_runs
 from tabrl.learners import CONTROL, LEARNERS, About, about
 from tabrl.output import write
-from tabrl.report import one_line
-from tabrl.report_figures import Drawing, Panel, picture
-from tabrl.report_page import Link, Links, Page, Picture, Pre, Section, Table, Text, render
+from tabrl.plots import runs as plot_runs
+from tabrl.report import one_line, studies
+from tabrl.report.drawing import Drawing, Panel, picture
+from tabrl.report.page import Link, Links, Page, Picture, Pre, Section, Table, Text, render
 from tabrl.types import F
 
 BEYOND = 6.0  # a z-score beyond this does not happen by chance
@@ -117,7 +116,8 @@ def study(name: str) -> Study:
     >>> study("batch").wrong
     0
     """
-    from tabrl import report_cases, report_control
+    from tabrl.report import cases as report_cases
+    from tabrl.report import control as report_control
 
     if name in report_cases.CASES:
         said, cases = report_cases.CASES[name]
@@ -138,7 +138,7 @@ def attempted(run: Callable[[], Sequence[Part]]) -> Sequence[Part]:
 
 def names() -> list[str]:
     """List the learners that have a page."""
-    from tabrl.report_cases import CASES
+    from tabrl.report.cases import CASES
 
     return [*CASES, *(name for name, x in LEARNERS.items() if x.kind == CONTROL)]
 

@@ -13,8 +13,8 @@ import numpy as np
 
 from tabrl import importance, off_policy, prediction, sample, visits
 from tabrl.chain import evaluate, induce
-from tabrl.fragments import Update, expected_values, mean_update
 from tabrl.mdp import MDP
+from tabrl.report.fragments import Update, expected_values, mean_update
 from tabrl.td_moments import ValueMoments, independent_moments, trajectory_moments
 from tabrl.types import Episode, F, I, Transitions, ValueUpdate
 

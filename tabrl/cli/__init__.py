@@ -11,9 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tabrl.cli_figure import figure, figure_arguments
-from tabrl.cli_learn import learn, learn_arguments
-from tabrl.cli_parts import (
+from tabrl.cli.pictures import figure, figure_arguments
+from tabrl.cli.learning import learn, learn_arguments
+from tabrl.cli.parts import (
     DONE,
     FAILED,
     INTERRUPTED,
@@ -94,8 +94,9 @@ def report_arguments(p: argparse.ArgumentParser) -> None:
 
 def report(options: argparse.Namespace) -> int:
     """Solve the worlds by every method, hold the learners against their expectations, and write the report."""
-    from tabrl import envs, report_learners
+    from tabrl import envs
     from tabrl import report as pages
+    from tabrl.report import learners as report_learners
 
     everything = not (options.env or options.learner)
     worlds = chosen(options.env, envs.WORLDS, "world", everything)
@@ -167,11 +168,12 @@ class NotReached(Exception):
 
 def draw(path: str, name: str, mdp: "MDP", solution: "Solution") -> None:
     """Draw values and policy into a file, whole or not at all."""
-    from tabrl import plots, report_figures
+    from tabrl import plots
     from tabrl.output import write
+    from tabrl.report import drawing
 
     best = (solution.pi > 0) & ~mdp.terminal[:, None]
-    figure = report_figures.figure(report_figures.values(name, mdp, solution.V, best).panels)
+    figure = drawing.figure(drawing.values(name, mdp, solution.V, best).panels)
     write(path, plots.image(figure, kind=Path(path).suffix[1:]))
 
 

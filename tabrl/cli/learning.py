@@ -10,13 +10,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabrl.cli_parts import DONE, UsageError, bar, console, figure_file, known, model, save_arrays
+from tabrl.cli.parts import DONE, UsageError, bar, console, figure_file, known, model, save_arrays
 
 if TYPE_CHECKING:
     from tabrl.learners import Task
+    from tabrl.learners.watched import Watched
     from tabrl.mdp import MDP
     from tabrl.types import F
-    from tabrl.watched import Watched
 
 MEMORY = 20_000_000  # numbers that are kept of all runs; fewer points of the curve where they would be more
 
@@ -102,7 +102,9 @@ def run(options: argparse.Namespace, task: "Task", after: Callable[[], None] = l
 
 def predict(options: argparse.Namespace) -> None:
     """Learn the values of a policy."""
-    from tabrl import judged, learners, show_learning
+    from tabrl import learners
+    from tabrl.learners import judged
+    from tabrl.learners import show as show_learning
 
     name, eps = options.policy or "uniform", 0.1 if options.eps is None else options.eps
     known(name, learners.POLICIES, "policy")
@@ -118,7 +120,7 @@ def predict(options: argparse.Namespace) -> None:
     show_learning.values(out, x)
     show_learning.errors(out, x)
     if options.plot:
-        from tabrl import draw_learning
+        from tabrl.learners import draw as draw_learning
 
         draw_learning.draw_errors(options.plot, title(options, mdp), task.times, x)
     if options.save:
@@ -129,7 +131,7 @@ def predict(options: argparse.Namespace) -> None:
 def act(options: argparse.Namespace) -> None:
     """Learn to act."""
     from tabrl import learners
-    from tabrl.watched import Watched
+    from tabrl.learners.watched import Watched
 
     settings = learners.settings(options.algo, given(options))
     source = world(options.env, options.gamma)
@@ -145,14 +147,15 @@ def act(options: argparse.Namespace) -> None:
 
 def judge(options: argparse.Namespace, task: "Task", Q: "F", mdp: "MDP", *, first: bool = True) -> dict[str, Any]:
     """Hold what was learned against the solved model; returns the exact values."""
-    from tabrl import judged, show_learning
+    from tabrl.learners import judged
+    from tabrl.learners import show as show_learning
 
     out, x = console(), judged.Acting(mdp, Q, task.settings.get("eps", 0.0))
     if first:
         show_learning.header(out, options, mdp, dict(task.settings), task.times)
     show_learning.control(out, x)
     if options.plot:
-        from tabrl import draw_learning
+        from tabrl.learners import draw as draw_learning
 
         draw_learning.draw_worth(options.plot, title(options, mdp), task.times, x)
     return {"Q_star": x.star.Q, "V_star": x.star.V}
@@ -160,7 +163,7 @@ def judge(options: argparse.Namespace, task: "Task", Q: "F", mdp: "MDP", *, firs
 
 def judge_played(options: argparse.Namespace, task: "Task", Q: "F", played: "Watched") -> dict[str, Any]:
     """The same for a gymnasium environment: its returns, and its model if it carries one."""
-    from tabrl import show_learning
+    from tabrl.learners import show as show_learning
 
     mdp = played.model(options.gamma)
     show_learning.header(console(), options, played.env, dict(task.settings), task.times)
@@ -168,7 +171,7 @@ def judge_played(options: argparse.Namespace, task: "Task", Q: "F", played: "Wat
     if mdp is not None:
         return judge(options, task, played.pad(Q, mdp.S), mdp, first=False)
     if options.plot:
-        from tabrl import draw_learning
+        from tabrl.learners import draw as draw_learning
 
         draw_learning.draw_returns(options.plot, title(options, None), played.runs)
     return {}
@@ -190,7 +193,7 @@ def world(name: str, gamma: float | None) -> Any:
         return model(name, gamma)
     import gymnasium
 
-    from tabrl.watched import Watched
+    from tabrl.learners.watched import Watched
 
     if gamma is None or not math.isfinite(gamma):
         raise UsageError(f"--gamma is {gamma}; a discount is expected, as {name} has none of its own")

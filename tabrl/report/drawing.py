@@ -13,7 +13,7 @@ from matplotlib.figure import Figure
 
 from tabrl import dp, plots
 from tabrl.mdp import MDP
-from tabrl.report_page import Image, Picture
+from tabrl.report.page import Image, Picture
 from tabrl.types import B, F
 from tabrl.undiscounted import free_components
 

@@ -10,9 +10,9 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import StrMethodFormatter
 
-from tabrl.plot_grid import INK, minus
-from tabrl.plot_runs import Band, band
 from tabrl.plots import COLOURS, DASHES, tidy
+from tabrl.plots.grid import INK, minus
+from tabrl.plots.runs import Band, band
 from tabrl.types import F
 
 ORDER = (0, 1, 3, 4, 5, 7, 6, 8, 9, 2)  # of the colours, strong ones first

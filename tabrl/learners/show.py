@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from rich.table import Table
 
-from tabrl.judged import Acting, Valued
 from tabrl.learners import LEARNERS, about
+from tabrl.learners.judged import Acting, Valued
 from tabrl.show import HEAD, label
 from tabrl.types import F, I
 

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter, StrMethodFormatter
 
-from tabrl.plot_grid import INK, borders, grid_values, minus, policy_contour, shows_numbers, table, value_contour
+from tabrl.plots.grid import INK, borders, grid_values, minus, policy_contour, shows_numbers, table, value_contour
 from tabrl.types import B, F
 
 __all__ = [
