@@ -11,7 +11,7 @@ from models import dense_P, random_mdp, random_policy, twin
 from tabrl import MDP, bellman, chain, companions, dp, envs
 from tabrl.control_kernels import choose
 from tabrl.errors import ShapeError
-from tabrl.fragments import expected_values, listed, mean_update, settled
+from tabrl.report.fragments import expected_values, listed, mean_update, settled
 from tabrl.td_limits import trajectory_limit
 from tabrl.td_moments import independent_moments, trajectory_moments
 from tabrl.verify import literal
