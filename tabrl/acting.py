@@ -67,6 +67,10 @@ class Learner(ABC):
             if t % self.every == 0:
                 yield ActionUpdate(t, self.Q.copy(), delta)
 
+    def columns(self, model: Tables) -> int:
+        """Uniform numbers per step of a model: none for the start, where it comes last and there is only one."""
+        return 2 if self.draws == 3 and len(model.start) == 1 else self.draws
+
     def moves(self) -> Iterator[tuple[Moves, float]]:
         """Act and learn; yield the transitions used since the last time, and the last error."""
         return self.model_moves() if isinstance(self.source, MDP) else self.gym_moves()
@@ -74,7 +78,7 @@ class Learner(ABC):
     def model_moves(self) -> Iterator[tuple[Moves, float]]:
         """Walk an explicit model, in blocks that stop at every multiple of `every`."""
         model, at, t = pairs(self.source), np.array([-1, -1, 0]), 0
-        room = np.empty((min(BLOCK, self.every), self.draws))
+        room = np.empty((min(BLOCK, self.every), self.columns(model)))
         while True:
             n = min(BLOCK, self.every - t % self.every)
             u, out = self.rng.random(out=room[:n]), empty_moves(n)

@@ -145,11 +145,14 @@ def act(
     """Take one eps-greedy step on an explicit model and write it down as move t of x.
 
     ahead: the next action is chosen now, and taken unless the episode ends. at: state (-1: start an episode),
-    next action and steps so far. u: the action, the outcome, the start, and an episode's first action if ahead.
+    next action and steps so far. u: the action, the outcome, the start (if there are several), and an episode's
+    first action if ahead.
     """
     s, a, a_next, steps = at[0], at[1], -1, at[2]
+    several = model.start.shape[0] > 1
     if s < 0:
-        s, steps = first_state(model.start, model.start_keep, model.start_other, u[2]), 0
+        s = first_state(model.start, model.start_keep, model.start_other, u[2]) if several else model.start[0]
+        steps = 0
         if ahead:
             a = choose(Q, legal, s, eps, u[3])
     if not ahead:
@@ -172,7 +175,7 @@ def learn(
 ) -> float:  # fmt: skip
     """Act and learn for len(u) steps on an explicit model, filling x; return the last error.
 
-    u (n,3 or 4): what `act` takes; for double Q-learning the last one is its coin. at: carried from call to call.
+    u (n,2 to 4): what `act` takes; for double Q-learning the last one is its coin. at: carried from call to call.
     """
     delta = 0.0
     for t in range(u.shape[0]):

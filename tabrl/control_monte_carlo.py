@@ -139,6 +139,10 @@ class MonteCarlo(Learner):
             ends(mdp, start, soft=self.eps > 0 or len(self.pi) > 0)
         return np.flatnonzero(alive if self.exploring else alive & False)
 
+    def columns(self, model: Tables) -> int:
+        """Uniform numbers per step of a model: exploring starts always need one for the first pair."""
+        return self.draws
+
     def room(self, n: int) -> Trail:
         """The running episode, with room for n steps."""
         if n > len(self.trail.r):

@@ -40,6 +40,11 @@ def learner(name: str, source: Any, seed: int, **options: Any) -> control.OneSte
     return control.OneStep(RULES[name], source, np.random.default_rng(seed), *given.values())
 
 
+def columns(name: str, mdp: MDP) -> int:
+    """Uniform numbers per step: action, outcome, start, one more; none for the start where it is the last, and one."""
+    return 4 if name in ("sarsa", "double_q_learning") else 2 + int(np.count_nonzero(mdp.mu) > 1)
+
+
 def joined(parts: list[Moves]) -> Moves:
     columns: Any = (np.concatenate(x) for x in zip(*parts, strict=True))
     return Moves(*columns)
@@ -98,7 +103,7 @@ def close(x: Any, y: Any) -> bool:
 def test_replay(name: str, seed: int) -> None:
     mdp, limit = model(seed)
     x, Q = run(name, mdp, seed, limit=limit)
-    u = np.random.default_rng(seed).random((STEPS, learner(name, mdp, seed).draws))
+    u = np.random.default_rng(seed).random((STEPS, columns(name, mdp)))
     assert close(Q, literal(name, x, u, mdp.legal, 0.3, np.zeros((mdp.S, mdp.A))))
 
 
@@ -107,7 +112,7 @@ def test_replay_with_a_schedule_and_first_values(name: str) -> None:
     mdp, limit = model(3)
     first = np.where(mdp.legal, np.random.default_rng(0).normal(size=(mdp.S, mdp.A)), 0.0)
     x, Q = run(name, mdp, 3, limit=limit, alpha=prediction.harmonic, Q=first)
-    u = np.random.default_rng(3).random((STEPS, learner(name, mdp, 3).draws))
+    u = np.random.default_rng(3).random((STEPS, columns(name, mdp)))
     assert close(Q, literal(name, x, u, mdp.legal, 0.3, first, lambda k: 1 / k))
 
 

@@ -31,9 +31,12 @@ def learner(name: str, source: Any, seed: int, n: int, eps_pi: float | None = No
     return control_n_step.NStep(RULES[name], n, eps_pi, source, np.random.default_rng(seed), *given.values())
 
 
-def draws(name: str) -> int:
-    """Uniform numbers per step: action, outcome, start, and where actions are chosen ahead an episode's first."""
-    return 4 if name in ("n_step_sarsa", "sarsa_lambda") else 3
+def draws(name: str, mdp: MDP) -> int:
+    """Uniform numbers per step: action, outcome, start, and where actions are chosen ahead an episode's first.
+
+    None for the start where it comes last and there is only one.
+    """
+    return 4 if name in ("n_step_sarsa", "sarsa_lambda") else 2 + int(np.count_nonzero(mdp.mu) > 1)
 
 
 def run(x: Any, steps: int = STEPS) -> tuple[Moves, Any]:
@@ -155,7 +158,7 @@ def test_replay(name: str, seed: int, n: int) -> None:
     mdp, limit = model(seed)
     eps_pi = [None, 0.0, 0.6][seed % 3] if name == "tree_backup" else None
     x, Q = run(learner(name, mdp, seed, n, eps_pi, limit=limit))
-    u = np.random.default_rng(seed).random((STEPS, draws(name)))
+    u = np.random.default_rng(seed).random((STEPS, draws(name, mdp)))
     book = Book(name, n, x, mdp.legal, EPS if eps_pi is None else eps_pi, np.zeros((mdp.S, mdp.A)), constant, u)
     assert close(Q, book.play())
     assert (Q[~mdp.legal] == 0).all()
@@ -166,7 +169,7 @@ def test_replay_with_a_schedule_and_first_values(name: str) -> None:
     mdp, limit = model(6)
     first = np.where(mdp.legal, np.random.default_rng(0).normal(size=(mdp.S, mdp.A)), 0.0)
     x, Q = run(learner(name, mdp, 6, 3, limit=limit, alpha=prediction.harmonic, Q=first, every=1))
-    u = np.random.default_rng(6).random((STEPS, draws(name)))
+    u = np.random.default_rng(6).random((STEPS, draws(name, mdp)))
     assert close(Q, Book(name, 3, x, mdp.legal, EPS, first, lambda k: 1 / k, u).play())
 
 

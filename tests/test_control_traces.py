@@ -70,7 +70,7 @@ def test_replay(name: str, seed: int, kind: str) -> None:
     mdp, limit = model(seed)
     lam = [0.3, 0.8, 1.0][seed % 3]
     x, Q = run(learner(name, mdp, seed, lam, kind, limit=limit))
-    u = np.random.default_rng(seed).random((STEPS, draws(name)))
+    u = np.random.default_rng(seed).random((STEPS, draws(name, mdp)))
     assert close(Q, literal(name, lam, kind, x, mdp.legal, np.zeros((mdp.S, mdp.A)), u=u)[0])
     assert (Q[~mdp.legal] == 0).all()
 
@@ -96,7 +96,7 @@ def test_replay_with_a_schedule_and_first_values(name: str, kind: str) -> None:
     first = np.asfortranarray(np.where(mdp.legal, np.random.default_rng(0).normal(size=(mdp.S, mdp.A)), 0.0))
     assert not first.flags.c_contiguous
     x, Q = run(learner(name, mdp, 6, 0.7, kind, limit=limit, alpha=prediction.harmonic, Q=first, every=1))
-    u = np.random.default_rng(6).random((STEPS, draws(name)))
+    u = np.random.default_rng(6).random((STEPS, draws(name, mdp)))
     assert close(Q, literal(name, 0.7, kind, x, mdp.legal, first, lambda k: 1 / k, u)[0])
 
 

@@ -22,6 +22,11 @@ RUNS = range(24)
 ALPHA, EPS, STEPS = 0.3, 0.3, 300
 
 
+def several(mdp: MDP) -> bool:
+    """Whether episodes can start in several states: only then is there a number for the start, the last one."""
+    return bool(np.count_nonzero(mdp.mu) > 1)
+
+
 def model(seed: int, deterministic: bool = False) -> tuple[MDP, int]:
     """A random cyclic model (self-loops, terminal states, masked actions), and a time limit."""
     rng = np.random.default_rng([31, seed])
@@ -175,7 +180,7 @@ def test_replay_prioritized_in_a_deterministic_world(seed: int, alpha: float) ->
     mdp, limit = model(seed, deterministic=True)
     first = first_values(mdp)
     x, Q = run(sweeper(mdp, seed, 4, 0.01, limit=limit, alpha=alpha, Q=first))
-    u = np.random.default_rng(seed).random((STEPS, 3))
+    u = np.random.default_rng(seed).random((STEPS, 2 + several(mdp)))
     assert close(Q, literal_box(x, u, mdp.legal, first, 4, 0.01, alpha))
 
 
@@ -224,7 +229,7 @@ def test_replay_prioritized(seed: int, alpha: float) -> None:
     mdp, limit = model(seed)
     first = first_values(mdp)
     x, Q = run(sweeper(mdp, seed, 4, 0.01, limit=limit, alpha=alpha, every=150, Q=first), 150)
-    u = np.random.default_rng(seed).random((150, 3))
+    u = np.random.default_rng(seed).random((150, 2 + several(mdp)))
     assert close(Q, literal_counts(x, u, mdp.legal, first, 4, 0.01, lambda k: alpha))
 
 
@@ -234,7 +239,7 @@ def test_replay_prioritized_with_a_schedule() -> None:
     learner = sweeper(mdp, 3, 20, 0.0, alpha=prediction.power(1.0, 0.5), every=150)
     x, Q = run(learner, 150)
     assert learner.steps.count[0] == 3000
-    u = np.random.default_rng(3).random((150, 3))
+    u = np.random.default_rng(3).random((150, 2 + several(mdp)))
     assert close(Q, literal_counts(x, u, mdp.legal, np.zeros((1, 1)), 20, 0.0, lambda k: k**-0.5))
 
 
