@@ -217,6 +217,19 @@ def moments() -> None:
     print(f"exact moments of TD(0), 1,000 steps: independent {1e-6 / one:.3f} s, trajectory {1e-6 / two:.3f} s")
 
 
+CONTROL: dict[str, Callable[..., Any]] = {
+    "SARSA": control.sarsa,
+    "expected SARSA": control.expected_sarsa,
+    "double Q-learning": control.double_q_learning,
+    "n-step SARSA, n = 4": partial(control.n_step_sarsa, n=4),
+    "tree backup, n = 4": partial(control.tree_backup, n=4),
+    "SARSA(lambda), .9": partial(control.sarsa_lambda, lam=0.9),
+    "Watkins's Q(lambda), .9": partial(control.watkins_q, lam=0.9),
+    "Monte Carlo control": partial(control.mc_control, limit=200),
+    "Dyna-Q, 5 planned steps each": partial(control.dyna_q, planning=5),
+}
+
+
 def main() -> None:
     """Print one line per model and learner."""
     n = int(sys.argv[1]) if len(sys.argv) > 1 else 8_192_000
@@ -237,13 +250,6 @@ def main() -> None:
             print(f"{name} on FrozenLake 8 x 8: {speed:.1f} M steps/s")
         surface(folder)
     moments()
-
-
-CONTROL = {
-    "SARSA": control.sarsa,
-    "expected SARSA": control.expected_sarsa,
-    "double Q-learning": control.double_q_learning,
-}
 
 
 if __name__ == "__main__":
