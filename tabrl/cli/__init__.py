@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from tabrl.cli.pictures import figure, figure_arguments
 from tabrl.cli.learning import learn, learn_arguments
 from tabrl.cli.parts import (
     DONE,
@@ -26,6 +25,7 @@ from tabrl.cli.parts import (
     model,
     save_arrays,
 )
+from tabrl.cli.pictures import figure, figure_arguments
 
 if TYPE_CHECKING:
     from tabrl.mdp import MDP
