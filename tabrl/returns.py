@@ -6,6 +6,7 @@ estimates along the episode; delta (T,) TD errors; A (T,) advantage estimates; l
 
 import numpy as np
 
+from tabrl._jit import kernel
 from tabrl._xp import namespace
 from tabrl.errors import ShapeError
 from tabrl.types import B, F
@@ -26,9 +27,16 @@ def discounted_sum(x: F, discount: F, tail: float = 0.0) -> F:
     if x.shape != discount.shape or x.ndim != 1:
         raise ShapeError(f"discount has shape {discount.shape}; the shape of x, {x.shape}, is expected, one axis")
     y = np.empty(len(x))
-    for t in reversed(range(len(x))):
-        tail = y[t] = x[t] + discount[t] * tail
+    backward(x, discount, float(tail), y)
     return y
+
+
+@kernel
+def backward(x: F, discount: F, tail: float, y: F) -> None:
+    """Fill y (T,) with the discounted sums, last first."""
+    for t in range(len(x) - 1, -1, -1):
+        tail = x[t] + discount[t] * tail
+        y[t] = tail
 
 
 def td_errors(r: F, discount: F, v: F) -> F:
