@@ -22,6 +22,7 @@ from tabrl.figures.bias import left_moves, maximisation_bias
 from tabrl.figures.cliff import RULES, exploring_lines, online_returns, performance, smoothed
 from tabrl.figures.control_runs import episode_lengths, episode_returns, first_episodes
 from tabrl.figures.maze import expected_steps, step_counts
+from tabrl.figures.policy_gallery import POLICIES
 from tabrl.plots.grid import INK
 
 
@@ -285,10 +286,10 @@ def test_gallery(name: str) -> None:
 
 
 def test_gallery_lists_the_figures() -> None:
-    assert {"6.2", "6.3", "6.5", "7.2", "8.2", "12.3", "12.6", "12.8", "example-6.2", "example-6.6"} == set(
-        gallery.FIGURES
-    )
-    assert all(x.runs >= 30 and "\n" not in x.summary for x in gallery.FIGURES.values())
+    book = {"6.2", "6.3", "6.5", "7.2", "8.2", "12.3", "12.6", "12.8", "example-6.2", "example-6.6"}
+    assert set(gallery.FIGURES) == book | set(POLICIES)
+    assert all(gallery.FIGURES[name].runs >= 30 for name in book)
+    assert all("\n" not in x.summary and x.runs >= 2 for x in gallery.FIGURES.values())
 
 
 def test_moves_of_no_episode() -> None:

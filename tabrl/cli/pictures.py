@@ -1,4 +1,4 @@
-"""The command `tabrl figure`: draw a learning figure of the textbook anew, with the exact lines in it."""
+"""The command `tabrl figure`: draw a learning figure of the textbook, or of policy gradients, beside what is exact."""
 
 import argparse
 
@@ -7,7 +7,7 @@ from tabrl.cli.parts import DONE, UsageError, console, figure_file, known
 
 def figure_arguments(p: argparse.ArgumentParser) -> None:
     """Arguments of `tabrl figure`."""
-    p.add_argument("name", nargs="?", metavar="NAME", help="7.2, example-6.6, …; without a name all are listed")
+    p.add_argument("name", nargs="?", metavar="NAME", help="7.2, example-6.6, gae, …; without a name all are listed")
     p.add_argument("--plot", metavar="FILE", help="a .png, .svg or .pdf file (default: figure-NAME.png)")
     p.add_argument("--runs", type=int, metavar="N", help="independent runs (default: as listed)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all runs (default: 0)")
@@ -42,7 +42,7 @@ def listing() -> int:
     table = Table(box=None, pad_edge=False)
     table.add_column("figure", no_wrap=True)
     table.add_column("runs", justify="right")
-    table.add_column("of Sutton & Barto (2018), drawn anew with exact lines")
+    table.add_column("drawn anew with exact lines; numbers are those of Sutton & Barto (2018)")
     for name, picture in FIGURES.items():
         table.add_row(name, f"{picture.runs:,}", picture.summary)
     console().print(table)

@@ -1,10 +1,10 @@
-"""The learning figures by name: each draws what its computing function found.
+"""All figures by name: those of learning here, those of policy gradients in `policy_gallery`.
 
 A picture takes a random generator and a number of runs, and returns a figure. Curves are means over runs with an
 interval of two standard errors; black lines that are not solid are exact.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
@@ -16,9 +16,10 @@ from tabrl.acting import Rng
 from tabrl.figures.bias import left_moves
 from tabrl.figures.cliff import Lines, online_returns, performance, smoothed
 from tabrl.figures.maze import step_counts
+from tabrl.figures.picture import Picture, sheet
+from tabrl.figures.policy_gallery import POLICIES
 from tabrl.figures.random_walk import batch_errors, td0_estimates, td_against_mc
 from tabrl.figures.surfaces import FINE, LAMBDAS, POWERS, Learner, error_surface, exact_errors
-from tabrl.plots import GREY, new_figure
 from tabrl.plots import learning as plot_learning
 from tabrl.plots.learning import (
     band_curves,
@@ -39,21 +40,6 @@ MEANS = f"curves: mean over runs; {SPREAD}"
 ROOTS = f"curves: mean over runs of the RMS error; {SPREAD},\nthe root of the expected square, which is a little more"
 WALK = "bars, and shades on the right: two standard errors; right: root of the mean square over states and runs"
 WINDOW = 10  # episodes of the moving mean on the cliff
-
-
-class Picture(NamedTuple):
-    """A figure of the book."""
-
-    summary: str  # one line
-    draw: Callable[[Rng, int], Figure]  # draw(rng, runs)
-    runs: int  # enough to see the differences
-
-
-def sheet(width: float, height: float, note: str) -> Figure:
-    """An empty figure with a note under it."""
-    figure = new_figure(width, height)
-    figure.supxlabel(note, fontsize=8.5, color=GREY)
-    return figure
 
 
 class Family(NamedTuple):
@@ -223,4 +209,5 @@ FIGURES: dict[str, Picture] = {
     "12.3": Picture("The offline lambda-return algorithm beside n-step TD, 19-state walk", figure_12_3, 100),
     "12.6": Picture("TD(lambda) with accumulating, replacing and dutch traces, 19-state walk", figure_12_6, 100),
     "12.8": Picture("True online TD(lambda), 19-state walk", figure_12_8, 100),
+    **POLICIES,
 }
