@@ -11,7 +11,14 @@
     E1.7  f(V, s, r, discount, alpha) -> V        V (S,) after one pass of TD(0) over an episode
     E1.8  f(V, s, r, discount, alpha, n) -> V     V (S,) after one pass of n-step TD over an episode
     E1.9  f(r, discount, v, lam) -> G             (T,) lambda-returns, v (T+1,) the values along the episode
+    E1.10  f(P, r, gamma, mu, theta) -> grad J    (S,A) of the softmax policy of theta (S,A), from mu (S,)
+    E1.11  f(pi, s, a, r, discount, baseline) -> g    (S,A) sum of gamma^t grad log pi (G[t] - baseline[s[t]])
+    E1.12  f(theta, V, s, a, r, discount, alpha, beta) -> theta    (S,A) after a pass of one-step actor-critic
+    E1.13  f(r, discount, v, lam) -> A            (T,) generalised advantages, v (T+1,) as in E1.9
     E1.14  f(r, discount, rho) -> G               (T,) per-decision returns, rho (T,) ratios pi/b of the actions
+    E1.15  f(logp, logp_old, adv, low, high) -> loss  (T,) the PPO-clip loss of each step, to be minimised
+    E1.16  f(pi_old, pi_new) -> KL                (S,) KL(pi_old, pi_new) of each state, in nats; 0 log 0 = 0
+    E1.17  f(r, discount, v, lam) -> y            (T,) targets of the critic, v (T+1,) as in E1.9
 
 P (S,A,S) is P[s, a, s_next]; the rows of terminal states are zero: nothing follows, their value is 0.
 r (S,A) is the expected reward. gamma is 0, 0.9, 0.99 or 1 (then every policy ends).
@@ -19,6 +26,10 @@ r (S,A) is the expected reward. gamma is 0, 0.9, 0.99 or 1 (then every policy en
 An episode is s (T+1,), r (T,), discount (T,): r[t] follows s[t], and discount[t] is gamma, or 0 if s[t+1] is
 terminal. An episode cut by a time limit keeps gamma: the value of its last state counts. The value that V has in a
 terminal state is never used. episodes: a list of (s, r, discount), each to its end.
+
+Policies are softmax tables: gradients are with respect to theta (S,A), and all actions are legal. The episodes of E1.11
+run to their end. gamma^t, the product of discount[0] … discount[t-1], belongs to a step's score in E1.11 and E1.12. In
+E1.12 delta is computed from the V so far; then V moves by beta delta, and theta by alpha gamma^t delta times the score.
 """
 
 import difflib
@@ -27,14 +38,25 @@ from typing import Any
 
 from tabrl.verify import (
     cases,
+    cases_actor_critic,
+    cases_advantages,
+    cases_gradient,
     cases_monte_carlo,
+    cases_surrogate,
     cases_td,
     own,
+    own_actor_critic,
+    own_advantages,
+    own_gradient,
     own_importance,
     own_lambda,
+    own_learners,
     own_monte_carlo,
     own_n_step,
+    own_reinforce,
+    own_surrogate,
     own_td,
+    own_trust_region,
 )
 from tabrl.verify.record import Case, Check, Row
 from tabrl.verify.users import judge, load, own_checks
@@ -96,6 +118,11 @@ def check(row: str, fn: Callable[..., Any], *, tol: float = 1e-6) -> list[Check]
     return judge(find(row), fn, tol)
 
 
+def joined(*parts: Callable[[], list[Check]]) -> Callable[[], list[Check]]:
+    """The checks of several modules as one."""
+    return lambda: [check for part in parts for check in part()]
+
+
 for _row in (
     Row("E1.1", "G[t] = r[t] + discount[t] G[t+1]", "G(t) = f(r, discount): (T,)", own.returns, cases.return_cases),
     Row(
@@ -155,11 +182,60 @@ for _row in (
         cases_td.lambda_cases,
     ),
     Row(
+        "E1.10",
+        "dJ / dtheta[s,a] = d(s) pi(a|s) (Q(s,a) - V(s))",
+        "grad(s,a) = f(P, r, gamma, mu, theta): gradient of J (S,A)",
+        own_gradient.policy_gradient,
+        cases_gradient.gradient_cases,
+    ),
+    Row(
+        "E1.11",
+        "g = sum over t of gamma^t grad log pi(a[t]|s[t]) (G[t] - b(s[t]))",
+        "g(s,a) = f(pi, s, a, r, discount, baseline): estimate of the gradient of J (S,A)",
+        joined(own_reinforce.reinforce, own_learners.reinforced),
+        cases_gradient.reinforce_cases,
+    ),
+    Row(
+        "E1.12",
+        "theta <- theta + alpha gamma^t delta grad log pi(a[t]|s[t]),  E[delta|s,a] - A = gamma P e - e(s)",
+        "theta(s,a) = f(theta, V, s, a, r, discount, alpha, beta): after one pass (S,A)",
+        joined(own_actor_critic.actor_critic, own_learners.advantage_actor_critic),
+        cases_actor_critic.actor_critic_cases,
+    ),
+    Row(
+        "E1.13",
+        "A[t] = delta[t] + lam discount[t] A[t+1]",
+        "A(t) = f(r, discount, v, lam): generalised advantages (T,)",
+        own_advantages.gae,
+        cases_advantages.advantage_cases,
+    ),
+    Row(
         "E1.14",
         "G[t] = rho[t] (r[t] + discount[t] G[t+1])",
         "G(t) = f(r, discount, rho): per-decision returns (T,)",
         own_importance.sampling,
         cases_monte_carlo.importance_cases,
+    ),
+    Row(
+        "E1.15",
+        "-min(rho A, clip(rho, 1 - low, 1 + high) A)",
+        "loss(t) = f(logp, logp_old, adv, low, high): to be minimised (T,)",
+        joined(own_surrogate.clip, own_learners.proximal),
+        cases_surrogate.clip_cases,
+    ),
+    Row(
+        "E1.16",
+        "KL(s) = sum of pi_old log(pi_old / pi_new),  F x = grad J,  J(pi_new) >= L - C max TV^2",
+        "KL(s) = f(pi_old, pi_new): divergence of each state (S,)",
+        joined(own_trust_region.trust_region, own_learners.trusted),
+        cases_surrogate.kl_cases,
+    ),
+    Row(
+        "E1.17",
+        "y[t] = A[t] + v[t]",
+        "y(t) = f(r, discount, v, lam): targets of the critic (T,)",
+        own_advantages.targets,
+        cases_advantages.target_cases,
     ),
 ):
     register(_row)

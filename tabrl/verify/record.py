@@ -32,7 +32,7 @@ class Case(NamedTuple):
     name: str
     arguments: tuple[Any, ...]  # plain arrays and floats; the function gets copies
     shape: tuple[int, ...]  # of the result
-    axis: str  # letter that indexes `expected`: "s" or "t"
+    axis: str  # letter that indexes `expected`: "s" or "t"; a second index is "a"
     expected: F  # closed form of measure(result)
     mistakes: Callable[[], list[tuple[str, F]]]  # what well-known mistakes give instead of `expected`
     measure: Callable[[F], F] = lambda result: result  # what is compared

@@ -5,7 +5,7 @@ import difflib
 import importlib.util
 import math
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
@@ -102,25 +102,30 @@ def usable(result: Any, case: Case) -> F:
     except (TypeError, ValueError):
         raise ValueError(f"it returns {type(result).__name__}; an array of shape {case.shape} is expected") from None
     if value.shape != case.shape:
-        cure = "; make actions one-hot: np.eye(A)[actions]" if value.shape == case.shape[:-1] else ""
+        policy = case.expected.ndim < len(case.shape)  # judged on its values
+        cure = "; make actions one-hot: np.eye(A)[actions]" if policy and value.shape == case.shape[:-1] else ""
         raise ValueError(f"the result has shape {value.shape}; {case.shape} is expected{cure}")
     bad = np.argwhere(~np.isfinite(value))
     if len(bad):
-        at = ", ".join(f"{axis}={i}" for axis, i in zip((case.axis, "a"), bad[0], strict=False))
-        raise ValueError(f"the result at {at} is {value[tuple(bad[0])]}; a finite number is expected")
+        raise ValueError(f"the result at {place(case, bad[0])} is {value[tuple(bad[0])]}; a finite number is expected")
     return value
+
+
+def place(case: Case, at: Iterable[int]) -> str:
+    """Name an entry: "s=0", or "s=0, a=1"."""
+    return ", ".join(f"{axis}={int(i)}" for axis, i in zip((case.axis, "a"), at, strict=False))
 
 
 def compare(row: Row, quantity: str, case: Case, value: F, tolerance: float) -> Check:
     """Compare an array with the closed form, and look for the mistake that explains the difference."""
     gaps = abs(value - case.expected)
-    worst = int(gaps.argmax())
-    passed = bool(gaps[worst] <= tolerance)
-    where = f"{case.axis}={worst}"
+    at = tuple(int(i) for i in np.unravel_index(int(gaps.argmax()), gaps.shape))
+    found, closed_form, difference = float(value[at]), float(case.expected[at]), float(gaps[at])
+    passed = difference <= tolerance
+    where = place(case, at)
     if not passed:
-        where += f": {value[worst]:.6g} instead of {case.expected[worst]:.6g}{guess(case, value, tolerance)}"
-    found, closed_form = float(value[worst]), float(case.expected[worst])
-    return Check(row.id, quantity, found, closed_form, float(gaps[worst]), tolerance, passed, where)
+        where += f": {found:.6g} instead of {closed_form:.6g}{guess(case, value, tolerance)}"
+    return Check(row.id, quantity, found, closed_form, difference, tolerance, passed, where)
 
 
 def guess(case: Case, value: F, tolerance: float) -> str:
