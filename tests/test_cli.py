@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from tabrl import __version__, cli, dp, envs
+from tabrl import __version__, cli, dp, envs, gradient
 from tabrl.mdp import MDP
 from tabrl.report import learners as report_learners
 from tabrl.td_moments import trajectory_moments
@@ -249,6 +249,58 @@ def test_learn_in_a_gymnasium_environment_with_and_without_a_model(capsys: pytes
     assert "none: the environment has no model to solve" in out and "J*" not in out
 
 
+def test_learn_improves_a_policy_and_prints_its_exact_return(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "x.npz"
+    words = ("--runs", "3", "--batch", "64", "--steps", "3000", "--save", str(path))
+    assert run("learn", "dyna-maze", "--algo", "ppo", *words) == 0
+    out, err = capsys.readouterr()
+    rows = table_of(out)
+    assert rows["algorithm"][0] == "PPO" and "clip = 0.2, epochs = 4" in out and "minibatches = 4" in out
+    assert "3,008 transitions, 3 runs, seed 0" in out and err == ""  # whole batches
+    with np.load(path, allow_pickle=False) as file:
+        assert file["theta"].shape == (47, 3, 47, 4) and file["t"][-1] == 3008 and file["J"].shape == (47, 3)
+        J, cosine = file["J"][-1], file["cosine"][-1]
+        assert file["J_star"] == pytest.approx(0.95**13) and file["kl"].shape == file["entropy"].shape == (47, 3)
+        expected = gradient.objective(envs.make("dyna-maze"), file["theta"][-1, 0])
+    assert J[0] == pytest.approx(expected, rel=1e-9)
+    assert rows["J*"][0] == "0.513342" and rows["J"][0] == f"{J.mean():.4g}"
+    assert rows["worst"][1] == f"{J.min():.4g}" and rows["within"][2] == str((J > 0.99 * 0.95**13).sum())
+    assert rows["cosine"][0] == f"{cosine.mean():.3g}" and {"KL", "entropy", "clip"} <= set(rows)
+
+
+def test_learn_says_what_a_policy_loses_in_each_state(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--gamma", "0.99", "--runs", "4", "--steps", "20000", "--entropy", "0.05:0", "--optimism", "1")
+    assert run("learn", "frozen-lake", "--algo", "ppo-kl", "--target", "0.02", *words) == 0
+    out = capsys.readouterr().out
+    assert "entropy = 0.05:0" in out and "optimism = 1" in out and "clip fraction" not in out
+    lake, rows = envs.make("frozen-lake", gamma=0.99), table_of(out)
+    star = dp.solve(lake)
+    for row in ("r0c0", "r2c1", "r3c2"):
+        s = 4 * int(row[1]) + int(row[3])
+        a = [*lake.names.actions].index(rows[row][0])
+        assert float(rows[row][3]) == pytest.approx(star.V[s], rel=1e-5) and 0.25 <= float(rows[row][1]) <= 1
+        assert float(rows[row][4]) == pytest.approx(star.V[s] - star.Q[s, a], rel=0.06, abs=1e-9)
+
+
+def test_learn_says_when_a_policy_never_changed(capsys: pytest.CaptureFixture[str]) -> None:
+    assert run("learn", "cliff", "--algo", "reinforce", "--runs", "2", "--steps", "100", "--limit", "50") == 0
+    out = capsys.readouterr().out
+    assert "no update was made" in out and "episodes cut after 50 steps" in out and "uniform policy" in out
+
+
+def test_learn_improves_in_gymnasium_with_and_without_a_model(capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("--gamma", "0.99", "--steps", "400", "--runs", "2")
+    assert run("learn", "FrozenLake-v1", "--algo", "actor-critic", *words) == 0
+    out = capsys.readouterr().out
+    assert "average of the last 10 %" in out and "J*          0.542026" in out and "within 1 %" in out
+    assert "cosine" not in out  # no exact gradient while playing
+    assert run("learn", "Blackjack-v1", "--algo", "a2c", "--batch", "32", *words) == 0
+    out = capsys.readouterr().out
+    assert "none: the environment has no model to solve" in out and "J*" not in out and "KL" in out
+
+
 @pytest.mark.parametrize(
     ("words", "message"),
     [
@@ -269,6 +321,16 @@ def test_learn_in_a_gymnasium_environment_with_and_without_a_model(capsys: pytes
         (("Nowhere-v0", "--algo", "sarsa", "--gamma", "1"), "Nowhere"),
         (("CartPole-v1", "--algo", "sarsa", "--gamma", "1"), "observation_space is Box"),
         (("cliff", "--algo", "exploring-starts"), "limit is None"),
+        (("cliff", "--algo", "ppo", "--eps", "0.1"), "--eps is 0.1; ppo takes --alpha, --lam, --batch, --clip, "),
+        (("cliff", "--algo", "trpo", "--alpha", "1"), "--alpha is 1.0; trpo takes --lam, --batch, --delta"),
+        (("cliff", "--algo", "sarsa", "--delta", "1"), "--delta is 1.0; sarsa takes --alpha, --eps"),
+        (("cliff", "--algo", "ppo", "--policy", "optimal"), "none is expected, as ppo looks for its own"),
+        (("cliff", "--algo", "ppo", "--batch", "0"), "--batch is 0"),
+        (("cliff", "--algo", "ppo", "--entropy", "1:-1"), "--entropy is 1:-1; two numbers >= 0"),
+        (("cliff", "--algo", "a2c", "--alpha", "-1"), "--alpha is -1.0; a positive number"),
+        (("cliff", "--algo", "npg", "--runs", "0"), "runs is 0"),
+        (("riverswim", "--algo", "reinforce"), "limit is None; a number of steps is expected"),
+        (("Blackjack-v1", "--algo", "a2c"), "--gamma is None; a discount is expected"),
     ],
 )
 def test_learn_refuses_what_is_not_there(
@@ -304,6 +366,9 @@ def test_learn_saves_everything_without_pickle(tmp_path: Path) -> None:
         ("cliff", "expected-sarsa"),
         ("Blackjack-v1", "sarsa", "--gamma", "1"),
         ("two-state", "td0", "--alpha", "1/k"),
+        ("dyna-maze", "npg", "--batch", "50"),
+        ("cliff", "actor-critic"),  # starts far below the picture
+        ("Blackjack-v1", "trpo", "--gamma", "1", "--batch", "100"),
     ],
 )
 def test_learn_plots(words: tuple[str, ...], tmp_path: Path) -> None:

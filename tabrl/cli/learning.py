@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from tabrl.cli.parts import DONE, UsageError, bar, console, figure_file, known, model, save_arrays
 
@@ -19,13 +19,16 @@ if TYPE_CHECKING:
     from tabrl.types import F
 
 MEMORY = 20_000_000  # numbers that are kept of all runs; fewer points of the curve where they would be more
+STEPS = 10_000
+T = TypeVar("T")
 
 
 def learn_arguments(p: argparse.ArgumentParser) -> None:
     """Arguments of `tabrl learn`."""
     p.add_argument("env", metavar="ENV", help="a world (see `tabrl envs`), an .npz model, or a gymnasium environment")
-    p.add_argument("--algo", required=True, metavar="NAME", help="td0, q-learning, …; an unknown name lists all")
-    p.add_argument("--steps", type=int, default=10_000, metavar="T", help="transitions of a run (default: %(default)s)")
+    p.add_argument("--algo", required=True, metavar="NAME", help="td0, q-learning, ppo, …; an unknown name lists all")
+    p.add_argument("--steps", type=int, metavar="T",
+                   help="transitions of a run (default: 10,000; 100,000 for policy gradients on a model)")  # fmt: skip
     p.add_argument("--runs", type=int, default=20, metavar="N", help="runs, each with its own seed (default: 20)")
     p.add_argument("--seed", type=int, default=0, metavar="N", help="seed of all runs (default: 0)")
     p.add_argument("--alpha", type=step, metavar="A", help="step size, a number or 1/k")
@@ -38,11 +41,30 @@ def learn_arguments(p: argparse.ArgumentParser) -> None:
     p.add_argument("--planning", type=int, metavar="N", help="imagined steps per real one, for Dyna")
     p.add_argument("--kappa", type=float, metavar="K", help="bonus of Dyna-Q+ for what was not tried for long")
     p.add_argument("--theta", type=float, metavar="E", help="errors that prioritized-dyna leaves alone")
+    gradient_arguments(p)
     p.add_argument("--policy", metavar="P", help="policy to predict: uniform (the default), optimal, eps-greedy")
     p.add_argument("--limit", type=int, metavar="T", help="cut episodes after so many steps")
     p.add_argument("--gamma", type=float, metavar="G", help="discount; required for a gymnasium environment")
     p.add_argument("--plot", metavar="FILE", help="draw the learning curve into a .png, .svg or .pdf file")
     p.add_argument("--save", metavar="FILE", help="write what was learned and the exact values to an .npz file")
+
+
+def gradient_arguments(p: argparse.ArgumentParser) -> None:
+    """Arguments of policy gradients only."""
+    p.add_argument("--batch", type=int, metavar="N", help="transitions per update (episodes for reinforce)")
+    p.add_argument("--clip", type=float, metavar="C", help="how far the ratio may move from 1, for ppo")
+    p.add_argument("--epochs", type=int, metavar="N", help="passes over a batch, for ppo and ppo-kl")
+    p.add_argument("--entropy", type=falling, metavar="C", help="weight of the entropy; C:D falls over the run to D")
+    p.add_argument("--beta", type=float, metavar="B", help="weight of the KL, for ppo-kl")
+    p.add_argument("--target", type=float, metavar="D", help="KL that beta is adapted to, for ppo-kl (default: fixed)")
+    p.add_argument("--delta", type=float, metavar="D", help="largest KL of an update, for trpo")
+    p.add_argument("--optimism", type=float, metavar="V", help="value of all states that the critic starts from")
+
+
+def falling(text: str) -> Any:
+    """Read a weight: a number, or two for one that falls from the first to the second."""
+    start, colon, end = text.partition(":")
+    return (float(start), float(end)) if colon else float(start)
 
 
 def step(text: str) -> Any:
@@ -60,12 +82,18 @@ def learn(options: argparse.Namespace) -> int:
     figure_file(options.plot)
     if options.seed < 0:
         raise UsageError(f"--seed is {options.seed}; a whole number >= 0 is expected")
-    control = learners.LEARNERS[options.algo].kind == learners.CONTROL
-    if control and options.policy:
+    kind = learners.LEARNERS[options.algo].kind
+    if kind != learners.PREDICTION and options.policy:
         raise UsageError(f"--policy is {options.policy!r}; none is expected, as {options.algo} looks for its own")
-    if not control and is_gym(options.env):
+    if kind == learners.PREDICTION and is_gym(options.env):
         raise UsageError(f"ENV is {options.env!r}; a world or an .npz model is expected, whose exact values are known")
-    (act if control else predict)(options)
+    if kind == learners.POLICY:
+        from tabrl.cli.improving import improve
+
+        improve(options)
+        return DONE
+    options.steps = STEPS if options.steps is None else options.steps
+    (act if kind == learners.CONTROL else predict)(options)
     return DONE
 
 
@@ -79,17 +107,15 @@ def given(options: argparse.Namespace) -> dict[str, Any]:
     return {x: getattr(options, x) for x in names}
 
 
-def times(options: argparse.Namespace, size: int) -> Any:
+def times(options: argparse.Namespace, size: int, unit: int = 1) -> Any:
     """Times at which the curve is read off: fewer where the runs would not fit in memory."""
     from tabrl import learners
 
-    return learners.times(options.steps, min(learners.POINTS, max(1, MEMORY // (size * max(options.runs, 1)))))
+    return learners.times(options.steps, min(learners.POINTS, max(1, MEMORY // (size * max(options.runs, 1)))), unit)
 
 
-def run(options: argparse.Namespace, task: "Task", after: Callable[[], None] = lambda: None) -> "F":
+def run(options: argparse.Namespace, work: Callable[..., T], task: "Task", after: Callable[[], None]) -> T:
     """Run all seeds, with a progress bar; `after` is called after each."""
-    from tabrl import learners
-
     with bar(transient=True, disable=not console(stderr=True).is_terminal) as progress:
         task_bar = progress.add_task("runs", total=options.runs)
 
@@ -97,7 +123,11 @@ def run(options: argparse.Namespace, task: "Task", after: Callable[[], None] = l
             after()
             progress.update(task_bar, advance=1)
 
-        return learners.curves(task, options.seed, options.runs, tick)
+        return work(task, options.seed, options.runs, tick)
+
+
+def nothing() -> None:
+    """What is done after a run where nothing is to be done."""
 
 
 def predict(options: argparse.Namespace) -> None:
@@ -113,7 +143,7 @@ def predict(options: argparse.Namespace) -> None:
     pi, b = learners.policy(mdp, name, eps), learners.policy(mdp, "uniform", 1.0)
     task = learners.Task(options.algo, mdp, settings, times(options, mdp.S), pi, b, options.limit)
     exact = judged.exact(task)  # first: it refuses what has no value
-    x = judged.Valued(mdp, run(options, task), *exact)
+    x = judged.Valued(mdp, run(options, learners.curves, task, nothing), *exact)
     words = {"policy": name, **({"eps": eps} if name == "eps-greedy" else {}), **settings}
     out = console()
     show_learning.header(out, options, mdp, words, task.times)
@@ -136,10 +166,10 @@ def act(options: argparse.Namespace) -> None:
     settings = learners.settings(options.algo, given(options))
     source = world(options.env, options.gamma)
     watched = source if isinstance(source, Watched) else None
-    gamma, after = (options.gamma, watched.next_run) if watched else (None, lambda: None)
+    gamma, after = (options.gamma, watched.next_run) if watched else (None, nothing)
     when = times(options, source.legal.size)
     task = learners.Task(options.algo, source, settings, when, limit=options.limit, gamma=gamma)
-    Q = run(options, task, after)
+    Q = run(options, learners.curves, task, after)
     arrays = judge_played(options, task, Q, watched) if watched else judge(options, task, Q, source)
     if options.save:
         save_arrays(options.save, {"t": when, "Q": Q, **arrays})

@@ -1,76 +1,37 @@
-"""The learners by name: where they are, what they take, and how one run of them becomes a curve.
+"""The learners by name, and how one run of them becomes a curve.
 
 V (S,) values; Q (S,A) action values; pi (S,A) policy; t transitions; times (K,) when a curve is read off.
-A name leads to a function that is imported when it is asked for; what it takes is read from its signature, what it
-does from its docstring.
 """
 
 import inspect
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from importlib import import_module
-from textwrap import dedent
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import numpy as np
 
 from tabrl import sample
+from tabrl.learners.registry import (
+    CONTROL,
+    LEARNERS,
+    OPTIONS,
+    POLICY,
+    PREDICTION,
+    About,
+    Learner,
+    about,
+    settings,
+    takes,
+)
 from tabrl.mdp import MDP
-from tabrl.schedules import harmonic
 from tabrl.types import F, I, Transitions
 
-PREDICTION, CONTROL = "prediction", "control"
-# what a user can set, where a learner takes it
-OPTIONS = ("alpha", "eps", "n", "lam", "trace", "visit", "kind", "planning", "kappa", "theta")
+__all__ = [
+    "CONTROL", "LEARNERS", "OPTIONS", "POLICIES", "POLICY", "PREDICTION", "About", "Learner", "Task", "about",
+    "act", "blocks", "curve", "curves", "held", "kept", "policy", "predict", "seeded", "settings", "takes",
+    "times",
+]  # fmt: skip
 POINTS = 50  # of a curve
-
-
-class Learner(NamedTuple):
-    """Where a learner is, and what it is given where the user says nothing."""
-
-    kind: str  # PREDICTION: V of a policy; CONTROL: Q of a good one
-    module: str
-    function: str
-    defaults: Mapping[str, Any]
-    feed: str = "stream"  # "stream" of transitions, whole "episodes", or episodes of another policy: "behaviour"
-
-    def load(self) -> Callable[..., Iterator[Any]]:
-        """Import the function."""
-        return getattr(import_module(f"tabrl.{self.module}"), self.function)  # type: ignore[no-any-return]
-
-
-class About(NamedTuple):
-    """What a docstring says: its first line, the equations under it, and where they come from."""
-
-    title: str
-    equation: str
-    source: str
-
-
-STEP, EXPLORE = {"alpha": 0.1}, {"alpha": 0.5, "eps": 0.1}
-LEARNERS: dict[str, Learner] = {
-    "td0": Learner(PREDICTION, "prediction", "td0", STEP),
-    "n-step-td": Learner(PREDICTION, "prediction", "n_step_td", {**STEP, "n": 4}),
-    "td-lambda": Learner(PREDICTION, "prediction", "td_lambda", {**STEP, "lam": 0.8}),
-    "true-online-td": Learner(PREDICTION, "prediction", "true_online_td", {**STEP, "lam": 0.8}),
-    "monte-carlo": Learner(PREDICTION, "prediction", "monte_carlo", {"alpha": harmonic}, "episodes"),
-    "lambda-return": Learner(PREDICTION, "prediction", "lambda_return", {**STEP, "lam": 0.8}, "episodes"),
-    "off-policy-monte-carlo": Learner(PREDICTION, "off_policy", "off_policy_monte_carlo", {}, "behaviour"),
-    "q-learning": Learner(CONTROL, "control", "q_learning", EXPLORE),
-    "sarsa": Learner(CONTROL, "control", "sarsa", EXPLORE),
-    "expected-sarsa": Learner(CONTROL, "control", "expected_sarsa", EXPLORE),
-    "double-q-learning": Learner(CONTROL, "control", "double_q_learning", EXPLORE),
-    "n-step-sarsa": Learner(CONTROL, "control_n_step", "n_step_sarsa", {**EXPLORE, "n": 4}),
-    "n-step-expected-sarsa": Learner(CONTROL, "control_n_step", "n_step_expected_sarsa", {**EXPLORE, "n": 4}),
-    "tree-backup": Learner(CONTROL, "control_n_step", "tree_backup", {**EXPLORE, "n": 4}),
-    "sarsa-lambda": Learner(CONTROL, "control_traces", "sarsa_lambda", {**EXPLORE, "lam": 0.8, "trace": "replacing"}),
-    "watkins-q": Learner(CONTROL, "control_traces", "watkins_q", {**EXPLORE, "lam": 0.8, "trace": "replacing"}),
-    "mc-control": Learner(CONTROL, "control_monte_carlo", "mc_control", {}),
-    "exploring-starts": Learner(CONTROL, "control_monte_carlo", "exploring_starts", {}),
-    "off-policy-mc-control": Learner(CONTROL, "control_monte_carlo", "off_policy_mc_control", {}),
-    "dyna-q": Learner(CONTROL, "dyna", "dyna_q", {**EXPLORE, "planning": 10}),
-    "dyna-q-plus": Learner(CONTROL, "dyna", "dyna_q_plus", {**EXPLORE, "planning": 10, "kappa": 1e-3}),
-    "prioritized-dyna": Learner(CONTROL, "dyna", "prioritized_dyna", {"planning": 10}),
-}
+T = TypeVar("T")
 
 
 class Task(NamedTuple):
@@ -86,57 +47,19 @@ class Task(NamedTuple):
     gamma: float | None = None  # of a gymnasium environment
 
 
-def about(function: Callable[..., Any]) -> About:
-    """Read title, equations and source from a docstring.
-
-    >>> from tabrl.prediction import td0
-    >>> about(td0).title
-    'TD(0)'
-    >>> print(about(td0).equation)
-    V(s) <- V(s) + alpha delta,   delta = r + discount V(s') - V(s)
-    """
-    text = inspect.getdoc(function) or ""
-    title = text.partition("\n")[0].rstrip(".").replace("`", "")
-    equation = next((part for part in text.split("\n\n") if part.startswith("    ")), "")
-    source = text.partition("Source: ")[2].split("\n\n")[0]
-    return About(title, dedent(equation).strip(), " ".join(source.split()))
-
-
-def takes(name: str) -> tuple[str, ...]:
-    """List the options that a learner takes.
-
-    >>> takes("n-step-td")
-    ('alpha', 'n')
-    """
-    parameters = inspect.signature(LEARNERS[name].load()).parameters
-    return tuple(x for x in OPTIONS if x in parameters)
-
-
-def settings(name: str, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Complete the options of a learner; ValueError for one that it does not take.
-
-    >>> settings("td-lambda", {"lam": 0.5})
-    {'trace': 'accumulating', 'alpha': 0.1, 'lam': 0.5}
-    """
-    learner, allowed = LEARNERS[name], takes(name)
-    for x, value in given.items():
-        if x not in allowed:
-            raise ValueError(f"--{x} is {value}; {name} takes {', '.join('--' + y for y in allowed)}")
-    own = {x: p.default for x, p in inspect.signature(learner.load()).parameters.items() if x in allowed}
-    return {**{x: y for x, y in own.items() if y is not inspect.Parameter.empty}, **learner.defaults, **given}
-
-
-def times(steps: int, points: int = POINTS) -> I:
-    """At most `points` evenly spaced times, the last one `steps` or a little more.
+def times(steps: int, points: int = POINTS, unit: int = 1) -> I:
+    """At most `points` evenly spaced times, multiples of `unit`, the last one `steps` or a little more.
 
     >>> times(1000, 4)
     array([ 250,  500,  750, 1000])
     >>> times(10, 4)
     array([ 3,  6,  9, 12])
+    >>> times(10, 4, unit=4)
+    array([ 4,  8, 12])
     """
     if steps < 1:
         raise ValueError(f"steps is {steps}; one transition or more is expected")
-    every = -(-steps // points)
+    every = -(-steps // (points * unit)) * unit
     return np.arange(every, steps + every, every)
 
 
@@ -186,21 +109,32 @@ def held(records: Iterable[Any], name: str, times: I, start: F | None) -> F:
 
     start: what counts before the first record; None: zeros of its shape. Stops at the last time.
     """
-    out: list[F] = []
-    now = start
+
+    def before(x: Any) -> Any:
+        return x._replace(**{name: np.zeros_like(getattr(x, name)) if start is None else start})
+
+    return np.array([getattr(x, name) for x in kept(records, times, before)])
+
+
+def kept(records: Iterable[Any], times: I, before: Callable[[Any], Any]) -> list[Any]:
+    """The record that counts at each of the times: the last one that was yielded by then.
+
+    before: makes what counts before the first record out of it. Stops at the last time.
+    """
+    out: list[Any] = []
+    now = None
     for x in records:
-        new = getattr(x, name)
-        now = np.zeros_like(new) if now is None else now
+        now = before(x) if now is None else now
         while len(out) < len(times) and times[len(out)] < x.t:
             out.append(now)
-        now = new
+        now = x
         if len(out) < len(times) and times[len(out)] == x.t:
             out.append(now)
         if len(out) == len(times):
             break
     if now is None:
         raise ValueError("records is empty; a learner that yields at least once is expected")
-    return np.array([*out, *[now] * (len(times) - len(out))])
+    return [*out, *[now] * (len(times) - len(out))]
 
 
 def curves(task: Task, seed: int, runs: int, tick: Callable[[], None] = lambda: None) -> F:
@@ -208,13 +142,18 @@ def curves(task: Task, seed: int, runs: int, tick: Callable[[], None] = lambda: 
 
     The first runs are the same whatever their number. tick: called after each.
     """
+    return np.stack(seeded(lambda rng: curve(task, rng), seed, runs, tick), axis=1)
+
+
+def seeded(run: Callable[[np.random.Generator], T], seed: int, runs: int, tick: Callable[[], None]) -> list[T]:
+    """What a function returns for each child of the seed; tick is called after each."""
     if runs < 1:
         raise ValueError(f"runs is {runs}; one run or more is expected")
     found = []
     for child in np.random.SeedSequence(seed).spawn(runs):
-        found.append(curve(task, np.random.default_rng(child)))
+        found.append(run(np.random.default_rng(child)))
         tick()
-    return np.stack(found, axis=1)
+    return found
 
 
 def policy(mdp: MDP, name: str, eps: float) -> F:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from tabrl.learners.judged import Acting, Valued
+from tabrl.learners.judged import Acting, Improved, Valued
 from tabrl.output import write
 from tabrl.plots import image, new_figure
 from tabrl.plots.runs import finish, learning_curve
@@ -47,6 +47,31 @@ def draw_worth(path: str, title: str, times: I, x: Acting) -> None:
         window=window(x.curve, x.star.J, x.star.J_eps),
     )  # fmt: skip
     save(path, figure)
+
+
+def draw_policies(path: str, title: str, times: I, x: Improved) -> None:
+    """Draw the exact return of the softmax policies over time, from the uniform one on, below the best there is."""
+    figure, ax = canvas(title)
+    first = np.full((1, x.curve.shape[1]), x.start)
+    learning_curve(
+        ax, np.append(0, times), np.vstack([first, x.curve]), ylabel="exact return J of the softmax policy",
+        lines={"J*": x.J_star}, window=from_start(x.curve, x.J_star, x.start),
+    )  # fmt: skip
+    save(path, figure)
+
+
+def from_start(curve: F, top: float, start: float) -> tuple[float, float]:
+    """Axis from the optimum down to the first policy; if that one loses ten times |J*|, to where nine in ten runs end.
+
+    >>> from_start(np.array([[0.0]]), 10.0, -40.0)
+    (-43.0, 13.0)
+    """
+    room = top - start
+    if not 0 < room <= 10 * abs(top):
+        last = curve[-1][np.isfinite(curve[-1])]
+        low, _ = window(curve, top, float(np.quantile(last, 0.1)) if last.size else top)
+        room = (top - low) / 1.06
+    return top - 1.06 * room, top + 0.06 * room
 
 
 def window(curve: F, top: float, soft: float) -> tuple[float, float]:

@@ -32,7 +32,11 @@ def header(out: "Console", options: Any, world: Any, settings: dict[str, Any], t
 
 
 def setting(value: Any) -> str:
-    """Write an option: a schedule by its formula."""
+    """Write an option: a schedule by its formula, or by its first and last number."""
+    if isinstance(value, tuple):
+        return ":".join(setting(x) for x in value)
+    if value is None:
+        return "none"
     return "1/k" if callable(value) else f"{value:g}" if isinstance(value, float) else str(value)
 
 
