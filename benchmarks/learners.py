@@ -23,7 +23,8 @@ from typing import Any
 import gymnasium
 import numpy as np
 
-from tabrl import MDP, acting, control, envs, figures, prediction, sample, td_moments
+from tabrl import MDP, control, envs, figures, prediction, sample, td_moments
+from tabrl.control import acting
 from tabrl.trace import last
 
 POINTER = ctypes.c_void_p

@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from tabrl import checks
-from tabrl.acting import Rng
 from tabrl.actor_critic_kernels import act_and_improve, restart, td_step
+from tabrl.control.acting import Rng
 from tabrl.decisions import mean_entropy, mean_kl
 from tabrl.errors import ModelError
 from tabrl.mdp import MDP

@@ -7,7 +7,7 @@ rates (6,): alpha_theta, alpha_V, gamma lam_theta, gamma lam_V, decay of I per s
 import math
 
 from tabrl._jit import kernel
-from tabrl.control_kernels import allowed, draw_outcome
+from tabrl.control.kernels import allowed, draw_outcome
 from tabrl.kernels import first_state
 from tabrl.rollout_kernels import draw_action
 from tabrl.sample import Tables

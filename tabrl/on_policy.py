@@ -13,8 +13,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tabrl import checks
-from tabrl.acting import Rng
 from tabrl.advantages import whiten
+from tabrl.control.acting import Rng
 from tabrl.decisions import Batch, cosine, drawn, estimate, mean_entropy, mean_kl, state_weights, sums
 from tabrl.errors import NotConverged
 from tabrl.gradient import at

@@ -10,8 +10,8 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from tabrl import checks
-from tabrl.acting import Rng
 from tabrl.advantages import whiten as whitened
+from tabrl.control.acting import Rng
 from tabrl.decisions import Batch, entropy_gradient, estimate, state_weights
 from tabrl.on_policy import Critic, OnPolicy, Plan, Start, positive_count
 from tabrl.optimise import Rate, Step, ascent, size

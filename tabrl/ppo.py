@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from tabrl._xp import at_least
-from tabrl.acting import Rng
+from tabrl.control.acting import Rng
 from tabrl.decisions import Batch, entropy_gradient, kl_gradient, loss_gradient, mean_kl, part, state_weights
 from tabrl.losses import adaptive_beta, check_clip, clipped, d_ppo_clip, d_ppo_kl
 from tabrl.on_policy import Critic, OnPolicy, Plan, Start, positive_count

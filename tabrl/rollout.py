@@ -9,8 +9,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tabrl import checks
-from tabrl.acting import Rng, pairs, world
 from tabrl.chain import induce, occupancy
+from tabrl.control.acting import Rng, pairs, world
 from tabrl.errors import ModelError, NotConverged
 from tabrl.mdp import MDP
 from tabrl.policy import log

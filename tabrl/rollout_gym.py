@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from tabrl.acting import Rng, world
+from tabrl.control.acting import Rng, world
 from tabrl.errors import ModelError
 from tabrl.rollout_kernels import draw_action
 from tabrl.sample import numbered

@@ -5,7 +5,7 @@ outcome, the start of an episode. model: alias tables of `acting.pairs`, row s A
 """
 
 from tabrl._jit import kernel
-from tabrl.control_kernels import draw_outcome
+from tabrl.control.kernels import draw_outcome
 from tabrl.kernels import first_state
 from tabrl.sample import Tables
 from tabrl.types import B, F, I

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tabrl._xp import at_least
-from tabrl.acting import Rng
+from tabrl.control.acting import Rng
 from tabrl.decisions import Batch, estimate, mean_kl, state_weights
 from tabrl.on_policy import Critic, OnPolicy, Plan, Start, positive_count
 from tabrl.optimise import Rate, positive, size

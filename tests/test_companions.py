@@ -9,7 +9,7 @@ import pytest
 from models import dense_P, random_mdp, random_policy, twin
 
 from tabrl import MDP, bellman, chain, companions, dp, envs
-from tabrl.control_kernels import choose
+from tabrl.control.kernels import choose
 from tabrl.errors import ShapeError
 from tabrl.report.fragments import expected_values, listed, mean_update, settled
 from tabrl.td_limits import trajectory_limit

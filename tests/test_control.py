@@ -11,8 +11,10 @@ import numpy as np
 import pytest
 from models import random_mdp, uniform_policy
 
-from tabrl import MDP, acting, chain, control, dp, envs, prediction
-from tabrl.control_kernels import DOUBLE_Q, EXPECTED_SARSA, Q_LEARNING, SARSA, Moves
+from tabrl import MDP, chain, control, dp, envs, prediction
+from tabrl.control import acting
+from tabrl.control.kernels import DOUBLE_Q, EXPECTED_SARSA, Q_LEARNING, SARSA, Moves
+from tabrl.control.one_step import OneStep
 from tabrl.types import ActionUpdate
 
 RUNS = range(24)
@@ -34,10 +36,10 @@ def model(seed: int) -> tuple[MDP, int]:
     return mdp, int(rng.integers(1, 15))
 
 
-def learner(name: str, source: Any, seed: int, **options: Any) -> control.OneStep:
+def learner(name: str, source: Any, seed: int, **options: Any) -> OneStep:
     """A learner with its defaults filled in."""
     given = {"alpha": ALPHA, "eps": 0.3, "Q": None, "limit": None, "every": STEPS, "gamma": None, **options}
-    return control.OneStep(RULES[name], source, np.random.default_rng(seed), *given.values())
+    return OneStep(RULES[name], source, np.random.default_rng(seed), *given.values())
 
 
 def columns(name: str, mdp: MDP) -> int:
@@ -348,7 +350,8 @@ def test_records_own_their_values() -> None:
 
 SCRIPT = """
 import numpy as np
-from tabrl import control, envs
+from tabrl import envs
+from tabrl import control
 for world, limit in ((envs.cliff(), 50), (envs.frozen_lake(gamma=0.9), 30)):
     for learner in (control.q_learning, control.sarsa, control.expected_sarsa, control.double_q_learning):
         x = next(learner(world, np.random.default_rng(7), alpha=0.1, eps=0.1, limit=limit, every=3000))

@@ -14,10 +14,11 @@ from models import random_mdp, uniform_policy
 from paths import Z, agree
 from test_control import close, joined, model
 
-from tabrl import MDP, acting, bellman, chain, dp, envs, prediction
-from tabrl.control_kernels import Moves
-from tabrl.control_monte_carlo import MonteCarlo, exploring_starts, mc_control, off_policy_mc_control
-from tabrl.control_monte_carlo_kernels import EVERY, FIRST, WEIGHTED
+from tabrl import MDP, bellman, chain, dp, envs, prediction
+from tabrl.control import acting
+from tabrl.control.kernels import Moves
+from tabrl.control.monte_carlo import MonteCarlo, exploring_starts, mc_control, off_policy_mc_control
+from tabrl.control.monte_carlo_kernels import EVERY, FIRST, WEIGHTED
 
 RUNS = range(24)
 STEPS = 500
@@ -463,7 +464,8 @@ def test_records_own_their_values() -> None:
 
 SCRIPT = """
 import numpy as np
-from tabrl import control_monte_carlo as mc, envs
+from tabrl import envs
+from tabrl.control import monte_carlo as mc
 for world in (envs.blackjack(), envs.frozen_lake(gamma=0.9), envs.cliff()):
     b = world.legal / world.legal.sum(1, keepdims=True)
     keys = {"limit": 60, "every": 4000}

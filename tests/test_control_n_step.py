@@ -11,9 +11,12 @@ import pytest
 from models import random_mdp, uniform_policy
 from test_control import close, joined, model
 
-from tabrl import MDP, acting, chain, control, control_n_step, dp, envs, prediction
-from tabrl.control_kernels import EXPECTED_SARSA, Q_LEARNING, SARSA, Moves
-from tabrl.control_n_step_kernels import N_STEP_EXPECTED_SARSA, N_STEP_SARSA, TREE_BACKUP
+from tabrl import MDP, chain, dp, envs, prediction
+from tabrl.control import acting
+from tabrl.control import n_step as control_n_step
+from tabrl.control.kernels import EXPECTED_SARSA, Q_LEARNING, SARSA, Moves
+from tabrl.control.n_step_kernels import N_STEP_EXPECTED_SARSA, N_STEP_SARSA, TREE_BACKUP
+from tabrl.control.one_step import OneStep
 from tabrl.types import ActionUpdate, Transitions
 
 RUNS = range(32)
@@ -206,7 +209,7 @@ def test_one_step_is_the_one_step_learner(seed: int) -> None:
     ]
     for name, eps_pi, rule in pairs:
         x, Q = run(learner(name, mdp, seed, 1, eps_pi, limit=limit))
-        y, want = run(control.OneStep(rule, mdp, np.random.default_rng(seed), ALPHA, EPS, None, limit, STEPS, None))
+        y, want = run(OneStep(rule, mdp, np.random.default_rng(seed), ALPHA, EPS, None, limit, STEPS, None))
         assert Q.tobytes() == want.tobytes()
         assert all((p == q).all() for p, q in zip(x, y, strict=True))
 
@@ -345,7 +348,8 @@ def test_every_and_blocks_do_not_change_the_values(name: str, monkeypatch: pytes
 
 SCRIPT = """
 import numpy as np
-from tabrl import control_n_step as c, envs
+from tabrl import envs
+from tabrl.control import n_step as c
 for world, limit in ((envs.cliff(), 50), (envs.frozen_lake(gamma=0.9), 30)):
     for learner in (c.n_step_sarsa, c.n_step_expected_sarsa, c.tree_backup):
         x = next(learner(world, np.random.default_rng(7), n=4, alpha=0.1, eps=0.1, limit=limit, every=3000))

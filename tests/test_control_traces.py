@@ -13,10 +13,14 @@ from models import random_mdp, uniform_policy
 from test_control import close, joined, model
 from test_control_n_step import draws, episodes, is_drawn, q_of, run
 
-from tabrl import MDP, acting, chain, control, control_n_step, control_traces, dp, envs, prediction
-from tabrl.control_kernels import Q_LEARNING, SARSA, Moves
-from tabrl.control_n_step_kernels import N_STEP_SARSA
-from tabrl.control_traces_kernels import SARSA_LAMBDA, WATKINS_Q
+from tabrl import MDP, chain, dp, envs, prediction
+from tabrl.control import acting
+from tabrl.control import n_step as control_n_step
+from tabrl.control import traces as control_traces
+from tabrl.control.kernels import Q_LEARNING, SARSA, Moves
+from tabrl.control.n_step_kernels import N_STEP_SARSA
+from tabrl.control.one_step import OneStep
+from tabrl.control.traces_kernels import SARSA_LAMBDA, WATKINS_Q
 from tabrl.types import ActionUpdate, Transitions
 
 RUNS = range(32)
@@ -110,7 +114,7 @@ def test_without_traces_it_is_the_one_step_learner(seed: int, kind: str) -> None
     mdp, limit = model(seed)
     for name, rule in (("sarsa_lambda", SARSA), ("watkins_q", Q_LEARNING)):
         x, Q = run(learner(name, mdp, seed, 0.0, kind, limit=limit))
-        y, want = run(control.OneStep(rule, mdp, np.random.default_rng(seed), ALPHA, EPS, None, limit, STEPS, None))
+        y, want = run(OneStep(rule, mdp, np.random.default_rng(seed), ALPHA, EPS, None, limit, STEPS, None))
         assert Q.tobytes() == want.tobytes()
         assert all((p == q).all() for p, q in zip(x, y, strict=True))
 
@@ -239,7 +243,8 @@ def test_the_list_holds_the_pairs_with_a_trace() -> None:
 
 SCRIPT = """
 import numpy as np
-from tabrl import control_traces as c, envs
+from tabrl import envs
+from tabrl.control import traces as c
 for world, limit in ((envs.cliff(), 50), (envs.frozen_lake(gamma=0.9), 30)):
     for learner in (c.sarsa_lambda, c.watkins_q):
         for kind in ("accumulating", "replacing", "dutch"):

@@ -13,8 +13,9 @@ import pytest
 from models import csr, dense_P, dense_R, random_mdp, uniform_policy
 from paths import agree
 
-from tabrl import MDP, acting, chain, control, dp, dyna, envs, prediction
-from tabrl.control_kernels import Moves
+from tabrl import MDP, chain, control, dp, envs, prediction
+from tabrl.control import acting, dyna
+from tabrl.control.kernels import Moves
 from tabrl.longrun import hitting_times
 from tabrl.types import ActionUpdate
 
@@ -537,7 +538,8 @@ def test_a_model_and_its_environment_leave_what_is_unknown_alone() -> None:
 
 SCRIPT = """
 import numpy as np
-from tabrl import dyna, envs
+from tabrl import envs
+from tabrl.control import dyna
 for world, limit in ((envs.dyna_maze(), 500), (envs.frozen_lake(gamma=0.9), 30)):
     for learner, options in (
         (dyna.dyna_q, {}), (dyna.dyna_q_plus, {"kappa": 0.01}), (dyna.prioritized_dyna, {"theta": 0.0}),

@@ -12,10 +12,11 @@ import pytest
 from models import random_mdp
 from paths import Z, agree
 
-from tabrl import MDP, chain, control, dp, envs, plots
+from tabrl import MDP, chain, dp, envs, plots
 from tabrl.companions import eps_soft
-from tabrl.control_kernels import DOUBLE_Q, Q_LEARNING, SARSA, Moves
-from tabrl.dyna import Dyna
+from tabrl.control.dyna import Dyna
+from tabrl.control.kernels import DOUBLE_Q, Q_LEARNING, SARSA, Moves
+from tabrl.control.one_step import OneStep
 from tabrl.errors import ModelError
 from tabrl.figures import gallery
 from tabrl.figures.bias import left_moves, maximisation_bias
@@ -26,13 +27,13 @@ from tabrl.figures.policy_gallery import POLICIES
 from tabrl.plots.grid import INK
 
 
-def learner(rule: int, mdp: MDP, seed: Any, **options: Any) -> control.OneStep:
+def learner(rule: int, mdp: MDP, seed: Any, **options: Any) -> OneStep:
     """A learner with its defaults filled in; seed: an integer or a generator."""
     given = {"alpha": 0.5, "eps": 0.1, "Q": None, "limit": None, "every": 64, "gamma": None, **options}
-    return control.OneStep(rule, mdp, np.random.default_rng(seed), *given.values())
+    return OneStep(rule, mdp, np.random.default_rng(seed), *given.values())
 
 
-def literal(x: control.OneStep, n: int) -> list[list[tuple[int, int, float]]]:
+def literal(x: OneStep, n: int) -> list[list[tuple[int, int, float]]]:
     """The first n episodes, one list of (s, a, r) each."""
     out: list[list[tuple[int, int, float]]] = [[]]
     for moves, _ in x.moves():

@@ -15,11 +15,9 @@ LAYERS = {
     1: "mdp model_checks build files policy chain markov longrun graph branches nonnegative",
     2: "bellman returns advantages weights losses divergences",
     3: "dp sweeps undiscounted average average_reward kernels lp linear_program planning rational "
-       "learning_kernels schedules replay batch dyna dyna_kernels "
-       "control_n_step control_n_step_kernels control_traces control_traces_kernels "
-       "reference sample prediction off_policy acting control control_kernels gradient ppo trpo decisions on_policy "
+       "learning_kernels schedules replay batch "
+       "reference sample prediction off_policy control gradient ppo trpo decisions on_policy "
        "rollout rollout_gym rollout_kernels optimise policy_gradients actor_critic actor_critic_kernels "
-       "control_monte_carlo control_monte_carlo_kernels "
        "td_moments td_limits operators visits importance score_sums gradient_moments advantage_moments "
        "natural surrogate soft companions",
     4: "tokens",

@@ -9,7 +9,8 @@ import pytest
 
 SCRIPT = """
 import numpy as np
-from tabrl import control, envs, prediction, sample
+from tabrl import envs, prediction, sample
+from tabrl import control
 from tabrl.replay import side_by_side
 from tabrl.trace import last
 

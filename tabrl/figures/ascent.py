@@ -11,9 +11,9 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from tabrl import dp, envs
-from tabrl.acting import Rng
 from tabrl.actor_critic import a2c, actor_critic
 from tabrl.cells import check_count
+from tabrl.control.acting import Rng
 from tabrl.gradient import objective
 from tabrl.mdp import MDP
 from tabrl.optimise import adam

@@ -9,11 +9,12 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tabrl import control, dp
-from tabrl.acting import Learner, Rng
+from tabrl import dp
 from tabrl.cells import check_count
 from tabrl.companions import eps_greedy
-from tabrl.control_kernels import DOUBLE_Q, Q_LEARNING
+from tabrl.control.acting import Learner, Rng
+from tabrl.control.kernels import DOUBLE_Q, Q_LEARNING
+from tabrl.control.one_step import OneStep
 from tabrl.figures.control_runs import runs_of
 from tabrl.mdp import MDP
 from tabrl.types import F, Names
@@ -74,7 +75,7 @@ def left_moves(
 
     def share(rule: int) -> F:
         def make(own: Rng) -> Learner:
-            return control.OneStep(rule, mdp, own, alpha, eps, None, None, BLOCK, None)
+            return OneStep(rule, mdp, own, alpha, eps, None, None, BLOCK, None)
 
         moves = runs_of(make, rng, runs=runs, episodes=episodes)
         return np.array([(x.a == LEFT)[x.s == A] for x in moves], np.float64).T

@@ -9,12 +9,13 @@ from typing import NamedTuple
 
 import numpy as np
 
-from tabrl import control, dp
-from tabrl.acting import Learner, Rng
+from tabrl import dp
 from tabrl.cells import check_count
 from tabrl.chain import induce, objective
 from tabrl.companions import eps_greedy, eps_soft
-from tabrl.control_kernels import EXPECTED_SARSA, Q_LEARNING, SARSA
+from tabrl.control.acting import Learner, Rng
+from tabrl.control.kernels import EXPECTED_SARSA, Q_LEARNING, SARSA
+from tabrl.control.one_step import OneStep
 from tabrl.errors import ModelError
 from tabrl.figures.control_runs import episode_returns, runs_of
 from tabrl.mdp import MDP
@@ -87,7 +88,7 @@ def online_returns(
 ) -> Returns:  # fmt: skip
     """Returns of each episode while learning, from Q = 0.
 
-    rules: label -> update of `control.OneStep`. Returns (len(rules), episodes, runs).
+    rules: label -> update of `OneStep`. Returns (len(rules), episodes, runs).
     Source: Sutton & Barto (2018), example 6.6.
 
     >>> from tabrl.envs import cliff
@@ -104,7 +105,7 @@ def returns(mdp: MDP, rule: int, rng: Rng, *, alpha: float, eps: float, runs: in
         raise ModelError(f"gamma is {mdp.gamma:g}; 1 is expected, as the returns are not discounted")
 
     def make(own: Rng) -> Learner:
-        return control.OneStep(rule, mdp, own, alpha, eps, None, None, BLOCK, None)
+        return OneStep(rule, mdp, own, alpha, eps, None, None, BLOCK, None)
 
     found = [episode_returns(x) for x in runs_of(make, rng, runs=runs, episodes=episodes)]
     return np.array(found).T

@@ -1,6 +1,6 @@
 """What the episodes of a control learner bring: the moves of many runs, cut into episodes.
 
-Moves as in `control_kernels`; returns are undiscounted sums, as the textbook's figures count them.
+Moves as in `control.kernels`; returns are undiscounted sums, as the textbook's figures count them.
 """
 
 from collections.abc import Callable, Iterator
@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from tabrl.acting import Learner, Rng
 from tabrl.cells import check_count
-from tabrl.control_kernels import Moves
+from tabrl.control.acting import Learner, Rng
+from tabrl.control.kernels import Moves
 from tabrl.types import F, I
 
 Make = Callable[[Rng], Learner]  # a learner at its beginning, for one run

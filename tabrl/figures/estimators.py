@@ -11,9 +11,9 @@ from typing import NamedTuple
 import numpy as np
 
 from tabrl import dp
-from tabrl.acting import Rng
 from tabrl.advantage_moments import advantage, advantage_gradient
 from tabrl.cells import check_count
+from tabrl.control.acting import Rng
 from tabrl.errors import ModelError
 from tabrl.gradient import exact, policy_gradient
 from tabrl.gradient_moments import optimal_baseline, reinforce

@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from tabrl import envs
-from tabrl.acting import Rng
+from tabrl.control.acting import Rng
 from tabrl.figures.bias import left_moves
 from tabrl.figures.cliff import Lines, online_returns, performance, smoothed
 from tabrl.figures.maze import step_counts

@@ -9,10 +9,10 @@ from typing import NamedTuple
 import numpy as np
 
 from tabrl import dp
-from tabrl.acting import Learner, Rng
 from tabrl.chain import evaluate, induce
 from tabrl.companions import eps_greedy
-from tabrl.dyna import Dyna
+from tabrl.control.acting import Learner, Rng
+from tabrl.control.dyna import Dyna
 from tabrl.figures.control_runs import episode_lengths, runs_of
 from tabrl.mdp import MDP
 from tabrl.types import F

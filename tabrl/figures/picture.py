@@ -5,7 +5,7 @@ from typing import NamedTuple
 
 from matplotlib.figure import Figure
 
-from tabrl.acting import Rng
+from tabrl.control.acting import Rng
 from tabrl.plots import GREY, new_figure
 
 

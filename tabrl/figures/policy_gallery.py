@@ -11,8 +11,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from tabrl import MDP, envs
-from tabrl.acting import Rng
 from tabrl.chain import evaluate, induce
+from tabrl.control.acting import Rng
 from tabrl.figures.ascent import Climb, climb, eight_by_eight, grid_methods, lake_methods
 from tabrl.figures.estimators import Gae, baselines, gae, parabola
 from tabrl.figures.picture import Picture, sheet

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from tabrl import checks
-from tabrl.acting import Rng
 from tabrl.cells import check_count
+from tabrl.control.acting import Rng
 from tabrl.mdp import MDP
 from tabrl.natural import gradient_ascent, mirror_descent
 from tabrl.policy import softmax

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from tabrl.acting import size
+from tabrl.control.acting import size
 from tabrl.errors import ModelError
 from tabrl.mdp import MDP
 from tabrl.sample import numbered

@@ -28,6 +28,7 @@ WORLDS: dict[str, tuple[Callable[[], MDP], int | None]] = {  # with a time limit
     "gambler's problem up to 8": (lambda: envs.gambler(goal=8), None),
 }
 STEPS, ALPHA = (20_000 if compiled() else 1_000), 0.1  # fewer where every step is interpreted
+WHOLE_EPISODES = ("mc-control", "exploring-starts", "off-policy-mc-control")  # they learn when an episode ends
 
 
 def parts(name: str) -> list[Part]:
@@ -38,7 +39,7 @@ def parts(name: str) -> list[Part]:
 def case(name: str, title: str, mdp: MDP, limit: int | None) -> Part:
     """Run a learner and evaluate, exactly, every policy that it acted by at the times of the curve."""
     options = settings(name, {"alpha": ALPHA} if "alpha" in LEARNERS[name].defaults else {})
-    limit = limit if LEARNERS[name].module == "control_monte_carlo" else None
+    limit = limit if name in WHOLE_EPISODES else None
     task = Task(name, mdp, options, times(STEPS, POINTS), limit=limit)
     x = Acting(mdp, curves(task, 0, RUNS), options.get("eps", 0.0))
     table, broken = results(x)

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tabrl.acting import Learner, Rng, empty_moves
-from tabrl.control_kernels import Moves
-from tabrl.control_n_step_kernels import N_STEP_EXPECTED_SARSA, N_STEP_SARSA, TREE_BACKUP, catch_up, n_step_walk
+from tabrl.control.acting import Learner, Rng, empty_moves
+from tabrl.control.kernels import Moves
+from tabrl.control.n_step_kernels import N_STEP_EXPECTED_SARSA, N_STEP_SARSA, TREE_BACKUP, catch_up, n_step_walk
 from tabrl.sample import BLOCK, Tables
 from tabrl.schedules import Alpha, fraction
 from tabrl.types import ActionUpdate, F, I

@@ -13,11 +13,12 @@ from typing import Any
 import numpy as np
 import scipy.sparse as sp
 
-from tabrl import checks, dyna_kernels
-from tabrl.acting import Learner, Rng
+from tabrl import checks
 from tabrl.branches import dense_enough
-from tabrl.control_kernels import Moves
-from tabrl.dyna_kernels import Counts, Memory, Plan, Queue, Sweeping
+from tabrl.control import dyna_kernels
+from tabrl.control.acting import Learner, Rng
+from tabrl.control.dyna_kernels import Counts, Memory, Plan, Queue, Sweeping
+from tabrl.control.kernels import Moves
 from tabrl.errors import ModelError
 from tabrl.graph import reachable, recurrent_classes
 from tabrl.markov import solve

@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from tabrl.acting import Learner, Rng
-from tabrl.control_kernels import Moves
-from tabrl.control_traces_kernels import SARSA_LAMBDA, WATKINS_Q, Traces, trace_update, trace_walk
+from tabrl.control.acting import Learner, Rng
+from tabrl.control.kernels import Moves
+from tabrl.control.traces_kernels import SARSA_LAMBDA, WATKINS_Q, Traces, trace_update, trace_walk
 from tabrl.prediction import TRACES
 from tabrl.sample import BLOCK, Tables
 from tabrl.schedules import Alpha, fraction

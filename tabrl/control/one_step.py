@@ -1,9 +1,6 @@
-"""Control from samples: action values of a good policy, learned while acting.
+"""Control that looks one step ahead: Q-learning, SARSA, expected SARSA, double Q-learning.
 
-Q (S,A) action values; pi eps-greedy in Q: with probability eps any legal action, else one of the maximisers,
-ties broken uniformly. alpha step size; delta TD error. Every learner is an endless generator of
-`ActionUpdate` (take what is wanted with `itertools.islice`) over an explicit `MDP`, or a gymnasium
-environment with discrete, multi-discrete or tuple observations.
+Q (S,A) action values; pi eps-greedy in Q; alpha step size; delta TD error.
 """
 
 from collections.abc import Iterator
@@ -11,33 +8,11 @@ from typing import Any
 
 import numpy as np
 
-from tabrl.acting import Learner, Rng
-from tabrl.control_kernels import DOUBLE_Q, EXPECTED_SARSA, Q_LEARNING, SARSA, Moves, learn, update
-from tabrl.control_monte_carlo import exploring_starts, mc_control, off_policy_mc_control
-from tabrl.control_n_step import n_step_expected_sarsa, n_step_sarsa, tree_backup
-from tabrl.control_traces import sarsa_lambda, watkins_q
-from tabrl.dyna import dyna_q, dyna_q_plus, prioritized_dyna
+from tabrl.control.acting import Learner, Rng
+from tabrl.control.kernels import DOUBLE_Q, EXPECTED_SARSA, Q_LEARNING, SARSA, Moves, learn, update
 from tabrl.sample import BLOCK, Tables
 from tabrl.schedules import Alpha
 from tabrl.types import ActionUpdate, F, I
-
-__all__ = [
-    "double_q_learning",
-    "dyna_q",
-    "dyna_q_plus",
-    "expected_sarsa",
-    "exploring_starts",
-    "mc_control",
-    "n_step_expected_sarsa",
-    "n_step_sarsa",
-    "off_policy_mc_control",
-    "prioritized_dyna",
-    "q_learning",
-    "sarsa",
-    "sarsa_lambda",
-    "tree_backup",
-    "watkins_q",
-]
 
 
 def q_learning(

@@ -8,7 +8,7 @@ import math
 from typing import NamedTuple
 
 from tabrl._jit import kernel
-from tabrl.control_kernels import Moves, act, allowed, best, towards
+from tabrl.control.kernels import Moves, act, allowed, best, towards
 from tabrl.sample import Tables
 from tabrl.types import B, F, I
 

@@ -13,10 +13,10 @@ from typing import Any
 import numpy as np
 
 from tabrl import checks
-from tabrl.acting import Learner, Rng
 from tabrl.chain import induce, listed
-from tabrl.control_kernels import Moves
-from tabrl.control_monte_carlo_kernels import (
+from tabrl.control.acting import Learner, Rng
+from tabrl.control.kernels import Moves
+from tabrl.control.monte_carlo_kernels import (
     EVERY,
     FIRST,
     WEIGHTED,

@@ -13,7 +13,7 @@ import numpy as np
 
 from tabrl import checks
 from tabrl.branches import branches
-from tabrl.control_kernels import Moves, choose
+from tabrl.control.kernels import Moves, choose
 from tabrl.errors import ModelError
 from tabrl.mdp import MDP
 from tabrl.sample import BLOCK, Outcomes, Tables, numbered, tables

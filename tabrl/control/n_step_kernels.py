@@ -6,7 +6,7 @@ of each pair.
 """
 
 from tabrl._jit import kernel
-from tabrl.control_kernels import Moves, act, allowed, best, mean, towards
+from tabrl.control.kernels import Moves, act, allowed, best, mean, towards
 from tabrl.sample import Tables
 from tabrl.types import B, F, I
 

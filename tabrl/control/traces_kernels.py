@@ -7,7 +7,7 @@ trace decay; alpha (m,) step size of a pair's k-th update; count (S·A,) updates
 from typing import NamedTuple
 
 from tabrl._jit import kernel
-from tabrl.control_kernels import Moves, act, best
+from tabrl.control.kernels import Moves, act, best
 from tabrl.learning_kernels import step_size
 from tabrl.sample import Tables
 from tabrl.types import B, F, I

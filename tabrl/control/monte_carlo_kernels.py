@@ -7,7 +7,7 @@ T steps count; G return; W product of 1/b over the steps after t; alpha, updates
 from typing import NamedTuple
 
 from tabrl._jit import kernel
-from tabrl.control_kernels import Moves, best, choose, mean, towards
+from tabrl.control.kernels import Moves, best, choose, mean, towards
 from tabrl.kernels import first_state
 from tabrl.sample import Tables
 from tabrl.types import B, F, I
