@@ -21,9 +21,10 @@ def first_episodes(learner: Learner, n: int) -> Moves:
 
     The learner has gone on to the end of a block of `every` moves. It never returns if its episodes never end.
 
-    >>> from tabrl import MDP, control
+    >>> from tabrl import MDP
+    >>> from tabrl.control.one_step import OneStep
     >>> two = MDP([[[0, 1]], [[0, 1]]], [5, 0], 0.9, terminal=[0, 1], mu=[1, 0])
-    >>> learner = control.OneStep(0, two, np.random.default_rng(0), 0.5, 0.1, None, None, 10, None)
+    >>> learner = OneStep(0, two, np.random.default_rng(0), 0.5, 0.1, None, None, 10, None)
     >>> first_episodes(learner, 3).r
     array([5., 5., 5.])
     """
