@@ -11,7 +11,7 @@ from test_report import Reader
 
 from tabrl import cli, envs, prediction, report, sample
 from tabrl._jit import compiled
-from tabrl.learners import CONTROL, LEARNERS, POLICY, policy
+from tabrl.learners import CONTROL, LEARNERS, policy
 from tabrl.learners.draw import window
 from tabrl.learners.judged import Acting
 from tabrl.learners.show import spread
@@ -25,7 +25,7 @@ from tabrl.trace import last
 from tabrl.types import Transitions
 from tabrl.verify import literal
 
-CHOSEN = ["lambda-return", "batch", "off-policy-monte-carlo", "exploring-starts"]
+CHOSEN = ["lambda-return", "batch", "off-policy-monte-carlo", "exploring-starts", "npg"]
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +53,7 @@ def test_pages_need_nothing_from_outside(built: tuple[Path, list[Study]]) -> Non
 
 def test_every_learner_has_a_page_with_title_equation_and_result() -> None:
     names = report_learners.names()
-    assert {name for name, x in LEARNERS.items() if x.kind != POLICY} <= set(names)
+    assert set(LEARNERS) <= set(names)
     assert "batch" in names and len(set(names)) == len(names)
     assert {name for name, x in LEARNERS.items() if x.kind == CONTROL} <= set(names)
 
@@ -224,3 +224,20 @@ def test_runs_that_never_end_are_counted_apart() -> None:
     assert spread(np.array([2.5])) == "2.5" and spread(np.array([1.0, 3.0])) == "2 ± 1"
     assert report_control.median(np.array([np.nan, np.nan, 1.0])) == "most never end"
     assert report_control.median(np.array([np.nan, 2.0, 1.0])) == "1"
+
+
+def test_a_policy_better_than_the_best_is_set_off() -> None:
+    from tabrl.learners.judged import Improved
+    from tabrl.learners.policies import Paths
+    from tabrl.report import policies
+
+    mdp, _ = next(iter(policies.WORLDS.values()))
+    world = mdp()
+    theta = np.zeros((1, policies.RUNS, world.S, world.A))
+    x = Improved(world, theta)
+    same = np.zeros((1, policies.RUNS))
+    table, wrong = policies.results(x, Paths(theta, same + 1, same, same, same))
+    assert wrong == 0 and not table.bad
+    x.J_star = x.start - 1.0
+    table, wrong = policies.results(x, Paths(theta, same + 1, same, same, same))
+    assert wrong == policies.RUNS and table.bad == [3]

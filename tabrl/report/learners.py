@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from matplotlib.axes import Axes
 
-from tabrl.learners import CONTROL, LEARNERS, About, about
+from tabrl.learners import LEARNERS, POLICY, PREDICTION, About, about
 from tabrl.output import write
 from tabrl.plots import runs as plot_runs
 from tabrl.report import one_line, studies
@@ -118,13 +118,15 @@ def study(name: str) -> Study:
     """
     from tabrl.report import cases as report_cases
     from tabrl.report import control as report_control
+    from tabrl.report import policies as report_policies
 
     if name in report_cases.CASES:
         said, cases = report_cases.CASES[name]
         words = about(said) if callable(said) else About(said, "", "")
         rng = np.random.default_rng([0, *name.encode()])
         return Study(name, words, attempted(lambda: [case(rng) for case in cases]))
-    return Study(name, about(LEARNERS[name].load()), attempted(lambda: report_control.parts(name)))
+    parts = report_policies.parts if LEARNERS[name].kind == POLICY else report_control.parts
+    return Study(name, about(LEARNERS[name].load()), attempted(lambda: parts(name)))
 
 
 def attempted(run: Callable[[], Sequence[Part]]) -> Sequence[Part]:
@@ -140,7 +142,7 @@ def names() -> list[str]:
     """List the learners that have a page."""
     from tabrl.report.cases import CASES
 
-    return [*CASES, *(name for name, x in LEARNERS.items() if x.kind == CONTROL)]
+    return [*CASES, *(name for name, x in LEARNERS.items() if x.kind != PREDICTION)]
 
 
 def file(name: str) -> str:
