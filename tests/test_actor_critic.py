@@ -1,8 +1,5 @@
 """Actor-critic: against literal loops, against exact means, and on the 8 by 8 grid."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -11,6 +8,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from bits import plain_and_compiled
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from models import random_mdp
 from paths import agree
@@ -187,17 +185,7 @@ for lam in (0.0, 0.8):
 
 def test_same_with_and_without_numba() -> None:
     """Powers of e enter: within 1e-12, after 2,000 steps."""
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            env={**os.environ, "TABRL_NUMBA": flag},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        ).stdout
-        for flag in ("0", "1")
-    ]
+    outputs = plain_and_compiled(SCRIPT)
     one, two = (np.array([[float.fromhex(y) for y in x.split()] for x in out.splitlines()]) for out in outputs)
     assert one.shape == (2, 80)
     assert one.any(axis=1).all()

@@ -1,14 +1,12 @@
 """Control: every learner against a literal loop, the exact optimum, and the textbook's figures."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
+from bits import plain_and_compiled
 from models import random_mdp, uniform_policy
 
 from tabrl import MDP, chain, control, dp, envs, prediction
@@ -350,8 +348,7 @@ def test_records_own_their_values() -> None:
 
 SCRIPT = """
 import numpy as np
-from tabrl import envs
-from tabrl import control
+from tabrl import control, envs
 for world, limit in ((envs.cliff(), 50), (envs.frozen_lake(gamma=0.9), 30)):
     for learner in (control.q_learning, control.sarsa, control.expected_sarsa, control.double_q_learning):
         x = next(learner(world, np.random.default_rng(7), alpha=0.1, eps=0.1, limit=limit, every=3000))
@@ -360,17 +357,7 @@ for world, limit in ((envs.cliff(), 50), (envs.frozen_lake(gamma=0.9), 30)):
 
 
 def test_same_bits_with_and_without_numba() -> None:
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            env={**os.environ, "TABRL_NUMBA": flag},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        ).stdout
-        for flag in ("0", "1")
-    ]
+    outputs = plain_and_compiled(SCRIPT)
     assert outputs[0] == outputs[1]
     assert len(outputs[0].splitlines()) == 8
 

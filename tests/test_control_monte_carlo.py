@@ -1,8 +1,5 @@
 """Monte Carlo control: every learner against the book's loops, exact values, and Blackjack."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import islice
@@ -10,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bits import plain_and_compiled
 from models import random_mdp, uniform_policy
 from paths import Z, agree
 from test_control import close, joined, model
@@ -482,17 +480,7 @@ for world in (envs.blackjack(), envs.frozen_lake(gamma=0.9), envs.cliff()):
 
 
 def test_same_bits_with_and_without_numba() -> None:
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            env={**os.environ, "TABRL_NUMBA": flag},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        ).stdout
-        for flag in ("0", "1")
-    ]
+    outputs = plain_and_compiled(SCRIPT)
     assert outputs[0] == outputs[1]
     assert len(set(outputs[0].splitlines())) == 15
 

@@ -1,14 +1,12 @@
 """Control with eligibility traces: every learner against the book's loops, its neighbours, and exact values."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
+from bits import plain_and_compiled
 from models import random_mdp, uniform_policy
 from test_control import close, joined, model
 from test_control_n_step import draws, episodes, is_drawn, q_of, run
@@ -255,17 +253,7 @@ for world, limit in ((envs.cliff(), 50), (envs.frozen_lake(gamma=0.9), 30)):
 
 
 def test_same_bits_with_and_without_numba() -> None:
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            env={**os.environ, "TABRL_NUMBA": flag},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        ).stdout
-        for flag in ("0", "1")
-    ]
+    outputs = plain_and_compiled(SCRIPT)
     assert outputs[0] == outputs[1]
     assert len(outputs[0].splitlines()) == 12
 

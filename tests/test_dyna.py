@@ -1,8 +1,5 @@
 """Dyna-Q, Dyna-Q+ and prioritized sweeping: literal loops, the exact optimum, the exact limit, the textbook's maze."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
@@ -10,6 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from bits import plain_and_compiled
 from models import csr, dense_P, dense_R, random_mdp, uniform_policy
 from paths import agree
 
@@ -550,17 +548,7 @@ for world, limit in ((envs.dyna_maze(), 500), (envs.frozen_lake(gamma=0.9), 30))
 
 
 def test_same_bits_with_and_without_numba() -> None:
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            env={**os.environ, "TABRL_NUMBA": flag},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        ).stdout
-        for flag in ("0", "1")
-    ]
+    outputs = plain_and_compiled(SCRIPT)
     assert outputs[0] == outputs[1]
     assert len(set(outputs[0].splitlines())) == 6
 

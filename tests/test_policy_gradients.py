@@ -1,14 +1,12 @@
 """REINFORCE: against a literal loop, against its exact mean and variance, and on the 8 by 8 grid."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
+from bits import plain_and_compiled
 from models import random_mdp
 from paths import agree
 
@@ -305,17 +303,7 @@ for x in (
 
 
 def test_same_bits_with_and_without_numba() -> None:
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            env={**os.environ, "TABRL_NUMBA": flag},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        ).stdout
-        for flag in ("0", "1")
-    ]
+    outputs = plain_and_compiled(SCRIPT)
     assert outputs[0] == outputs[1]
     assert len(outputs[0].splitlines()) == 2
 

@@ -1,15 +1,13 @@
 """PPO: its gradient against complex steps and the exact one, its updates against a literal loop, two worlds learned."""
 
 import copy
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import pytest
+from bits import plain_and_compiled
 from complex_step import derivative, policy, trial
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from models import random_mdp
@@ -440,11 +438,7 @@ def test_without_numba_too() -> None:
         "x = [y for y, _ in zip(ppo(m, np.random.default_rng(0), steps=200, limit=30), range(3))][-1];"
         "print(x.t, *x.theta.ravel())"
     )
-    out = []
-    for on in ("1", "0"):
-        run = [sys.executable, "-c", program]
-        env = {**os.environ, "TABRL_NUMBA": on}
-        out.append(subprocess.run(run, env=env, capture_output=True, text=True, check=True).stdout.split())
+    out = [text.split() for text in plain_and_compiled(program)]
     assert close(np.array(out[0], float), np.array(out[1], float))
 
 

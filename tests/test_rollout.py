@@ -1,8 +1,5 @@
 """Rollouts: the model's own transitions, with its own frequencies, from every kind of source."""
 
-import os
-import subprocess
-import sys
 from dataclasses import replace
 from functools import partial
 from typing import Any
@@ -10,6 +7,7 @@ from typing import Any
 import gymnasium
 import numpy as np
 import pytest
+from bits import plain_and_compiled
 from gymnasium.vector import AutoresetMode, SyncVectorEnv
 from models import dense_P, dense_R, random_mdp, random_policy
 from paths import Z, agree
@@ -178,17 +176,7 @@ for x in (actor.steps(pi, 500), actor.episodes(pi, 20)):
 
 
 def test_same_bits_with_and_without_numba() -> None:
-    outputs = [
-        subprocess.run(
-            [sys.executable, "-c", SCRIPT],
-            env={**os.environ, "TABRL_NUMBA": flag},
-            capture_output=True,
-            text=True,
-            check=True,
-            timeout=120,
-        ).stdout
-        for flag in ("0", "1")
-    ]
+    outputs = plain_and_compiled(SCRIPT)
     assert outputs[0] == outputs[1]
     assert len(outputs[0].splitlines()) == 2
 

@@ -1,11 +1,9 @@
 """The same seed gives the same bits: plain or compiled, with an empty cache of compiled code or a full one."""
 
-import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from bits import output
 
 SCRIPT = """
 import numpy as np
@@ -40,20 +38,13 @@ for learner in (control.q_learning, control.double_q_learning):
 """
 
 
-def output(**settings: str) -> str:
-    done = subprocess.run(
-        [sys.executable, "-c", SCRIPT], env={**os.environ, **settings}, capture_output=True, text=True, check=True
-    )
-    return done.stdout
-
-
 def test_same_bits_plain_compiled_cold_and_warm(tmp_path: Path) -> None:
     pytest.importorskip("numba")
-    plain = output(TABRL_NUMBA="0")
+    plain = output(SCRIPT, TABRL_NUMBA="0")
     assert len(plain.splitlines()) == 10
-    cold = output(TABRL_NUMBA="1", NUMBA_CACHE_DIR=str(tmp_path))
+    cold = output(SCRIPT, TABRL_NUMBA="1", NUMBA_CACHE_DIR=str(tmp_path))
     written = sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc"))
     assert len(written) >= 8
     assert cold == plain
-    assert output(TABRL_NUMBA="1", NUMBA_CACHE_DIR=str(tmp_path)) == plain
+    assert output(SCRIPT, TABRL_NUMBA="1", NUMBA_CACHE_DIR=str(tmp_path)) == plain
     assert sorted(path.stat().st_mtime_ns for path in tmp_path.rglob("*.nbc")) == written

@@ -7,7 +7,7 @@ T steps count; G return; W product of 1/b over the steps after t; alpha, updates
 from typing import NamedTuple
 
 from tabrl._jit import kernel
-from tabrl.control.kernels import Moves, best, choose, mean, towards
+from tabrl.control.kernels import Moves, best, choose, draw_outcome, mean, towards
 from tabrl.kernels import first_state
 from tabrl.sample import Tables
 from tabrl.types import B, F, I
@@ -135,7 +135,8 @@ def walk(
     eps, pi, starts = behaviour
     trail_s, trail_a, trail_r, trail_discount, b = trail
     alpha, updates, C, first = tally
-    K, keep, other, to, pays, gamma, ends, start, start_keep, start_other, _ = model
+    to, pays, gamma, ends = model.s_next, model.r, model.discount, model.ends
+    start, start_keep, start_other = model.start, model.start_keep, model.start_other
     out_s, out_a, out_r, out_discount, out_s_next, out_a_next, out_last = out
     s, T, A, L = at[0], at[2], Q.shape[1], starts.shape[0]
     for t in range(u.shape[0]):
@@ -147,11 +148,7 @@ def walk(
             s, T = first_state(start, start_keep, start_other, u[t, 2]), 0
         if a < 0:
             a = act(Q, legal, eps, pi, s, u[t, 0])
-        x = u[t, 1] * K
-        i = int(x)
-        o = (s * A + a) * K + i
-        instead = other[o]
-        o = o if x - i < keep[o] else instead  # as in `draw_outcome`
+        o = draw_outcome(model, s * A + a, u[t, 1])
         trail_s[T], trail_a[T], trail_r[T], trail_discount[T] = s, a, pays[o], gamma[o]
         if rule == WEIGHTED:
             b[T] = chance(Q, legal, eps, pi, s, a)
@@ -161,14 +158,9 @@ def walk(
         out_s_next[t], out_a_next[t], out_last[t] = to[o], -1, over
         s = to[o]
         if over:
-            if rule == WEIGHTED:  # as in `learn_episode`, without the cost of the call
-                G = best(Q, legal, s)
-                delta = weighted_returns(Q, legal, trail_s, trail_a, trail_r, trail_discount, b, T, G, C)
-            else:
-                G, visit = mean(Q, legal, s, eps), rule == EVERY
-                delta = average_returns(
-                    Q, trail_s, trail_a, trail_r, trail_discount, T, G, visit, alpha, updates, first
-                )
+            delta = learn_episode(
+                rule, Q, legal, eps, trail_s, trail_a, trail_r, trail_discount, b, T, s, alpha, updates, C, first
+            )
             s = -1
     at[0], at[2] = s, T
     return delta
