@@ -5,7 +5,7 @@ sections (see `report_page`); this module makes the page of the worlds.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import cache
 from inspect import isgeneratorfunction
@@ -257,22 +257,25 @@ def worlds_page(studies: Sequence[Study], more: Sequence[Section] = ()) -> Page:
     return Page(title, [*jump, *INTRODUCTION, *overview(studies)], [*more, *(section(x) for x in studies)])
 
 
-def run(names: Sequence[str], *, jobs: int = -1) -> Iterator[tuple[int, Study]]:
-    """Study worlds in parallel; yields (position in names, study) as they finish."""
-    from joblib import Parallel, delayed
-
-    if jobs == 1 or len(names) == 1:
-        yield from ((i, study(name)) for i, name in enumerate(names))
-        return
-    order = sorted(range(len(names)), key=lambda i: names[i] not in SLOW)
-    yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(delayed(numbered)(i, names[i]) for i in order)
-
-
 SLOW = ("car-rental",)  # begun first, so that no worker waits for them at the end
 
 
-def numbered(i: int, name: str) -> tuple[int, Study]:
-    """Study a world and keep its position."""
+def in_parallel(study: Callable[[str], Any], names: Sequence[str], jobs: int, tick: Callable[[str], None]) -> list[Any]:
+    """Study names in parallel, in their order; `tick` hears each finished one. jobs: -1 for one per processor."""
+    from joblib import Parallel, delayed
+
+    order = sorted(range(len(names)), key=lambda i: names[i] not in SLOW)
+    alone = 1 if len(names) == 1 else jobs
+    parallel = Parallel(n_jobs=alone, return_as="generator_unordered")
+    done: dict[int, Any] = {}
+    for i, result in parallel(delayed(numbered)(study, i, names[i]) for i in order):
+        done[i] = result
+        tick(names[i])
+    return [done[i] for i in range(len(names))]
+
+
+def numbered(study: Callable[[str], Any], i: int, name: str) -> tuple[int, Any]:
+    """Study a name and keep its position."""
     return i, study(name)
 
 
@@ -285,11 +288,7 @@ def build(
     jobs: processes, -1 for one per processor. more: other sections of the page. The folder is made if it is
     not there; the file appears whole or not at all. Returns its path and the studies.
     """
-    done: dict[int, Study] = {}
-    for i, result in run(names, jobs=jobs):
-        done[i] = result
-        tick(result.name)
-    studies = [done[i] for i in range(len(names))]
+    studies = in_parallel(study, names, jobs, tick)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     path = target / "index.html"

@@ -5,7 +5,7 @@ score lies beyond `BEYOND` is wrong.
 """
 
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -15,7 +15,7 @@ from matplotlib.axes import Axes
 from tabrl.learners import LEARNERS, POLICY, PREDICTION, About, about
 from tabrl.output import write
 from tabrl.plots import runs as plot_runs
-from tabrl.report import one_line, studies
+from tabrl.report import in_parallel, one_line, studies
 from tabrl.report.drawing import Drawing, Panel, picture
 from tabrl.report.page import Link, Links, Page, Picture, Pre, Section, Table, Text, render
 from tabrl.types import F
@@ -198,31 +198,11 @@ def overview(found: Sequence[Study]) -> Section:
     return Section("Learners, one page each", "learners", [Text(text), Text(verdict(found), "Result:"), table])
 
 
-def run(chosen: Sequence[str], *, jobs: int = -1) -> Iterator[tuple[int, Study]]:
-    """Study learners in parallel; yields (position, study) as they finish."""
-    from joblib import Parallel, delayed
-
-    if jobs == 1 or len(chosen) == 1:
-        yield from (numbered(i, name) for i, name in enumerate(chosen))
-        return
-    tasks = (delayed(numbered)(i, name) for i, name in enumerate(chosen))
-    yield from Parallel(n_jobs=jobs, return_as="generator_unordered")(tasks)
-
-
-def numbered(i: int, name: str) -> tuple[int, Study]:
-    """Study a learner and keep its position."""
-    return i, study(name)
-
-
 def build(
     folder: str | Path, chosen: Sequence[str], *, jobs: int = -1, tick: Callable[[str], None] = lambda name: None
 ) -> list[Study]:
     """Study the learners and write one page for each into the folder, which is made if it is not there."""
-    done: dict[int, Study] = {}
-    for i, x in run(chosen, jobs=jobs):
-        done[i] = x
-        tick(x.name)
-    found = [done[i] for i in range(len(chosen))]
+    found: list[Study] = in_parallel(study, chosen, jobs, tick)
     target = Path(folder)
     target.mkdir(parents=True, exist_ok=True)
     for x in found:
