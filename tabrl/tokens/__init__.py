@@ -1,0 +1,1 @@
+"""Token MDPs: language-model reinforcement learning on tasks small enough to enumerate."""
