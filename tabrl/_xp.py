@@ -11,6 +11,7 @@ import numpy as np
 
 from tabrl.errors import ShapeError
 
+NUMPY = (np.ndarray, np.generic)
 Array: TypeAlias = Any  # a NumPy array or a torch tensor; the arguments of one call are of one kind
 
 
@@ -23,22 +24,22 @@ def namespace(**arrays: Array) -> Any:
     'numpy'
     """
     first, x = next(iter(arrays.items()))
-    xp, shape = library(x, first), tuple(x.shape)
+    xp, shape = library(x, first), x.shape
     for name, y in arrays.items():
         if library(y, name) is not xp:
             raise TypeError(f"{name} is a {type(y).__name__}; a {type(x).__name__} is expected, as {first} is one")
-        if tuple(y.shape) != shape:
-            raise ShapeError(f"{name} has shape {tuple(y.shape)}; the shape of {first}, {shape}, is expected")
+        if y.shape != shape:
+            raise ShapeError(f"{name} has shape {tuple(y.shape)}; the shape of {first}, {tuple(shape)}, is expected")
     return xp
 
 
 def library(x: Array, name: str) -> Any:
     """The module that an array belongs to. Raises TypeError for anything but a NumPy array or a torch tensor."""
+    if isinstance(x, NUMPY):
+        return np
     torch = sys.modules.get("torch")
     if isinstance(x, getattr(torch, "Tensor", ())):
         return torch
-    if isinstance(x, np.ndarray | np.generic):
-        return np
     raise TypeError(f"{name} is a {type(x).__name__}; a NumPy array or a torch tensor is expected")
 
 

@@ -73,7 +73,8 @@ class descent:  # noqa: N801
         """Return V after one more step."""
         old = V_old[s] if self.clip is not None else None
         each = d_value_loss(V[s], y, old, self.clip)
-        return self.step(V, -sums(s, each, len(V)) / len(s))
+        new: F = self.step(V, -sums(s, each, len(V)) / len(s))
+        return new
 
 
 class Plan(NamedTuple):

@@ -9,11 +9,11 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from tabrl._xp import Array, library
 from tabrl.errors import ShapeError
 from tabrl.schedules import Schedule
-from tabrl.types import F
 
-Step: TypeAlias = Callable[[F, F], F]  # parameters and gradient to the new parameters
+Step: TypeAlias = Callable[[Array, Array], Array]  # parameters and gradient to the new parameters
 Rate: TypeAlias = float | Schedule
 
 
@@ -24,6 +24,27 @@ def ascent(step: Step | float) -> Step:
     array([0.5])
     """
     return copy.deepcopy(step) if callable(step) else sgd(step)
+
+
+class held:  # noqa: N801
+    """The steps of another optimiser, for gradients that are shortened to a largest length.
+
+        g <- g min(1, longest / |g|)
+
+    longest: a positive number. step: an optimiser, or a number for `sgd`.
+    Source: Pascanu, Mikolov & Bengio (2013), On the difficulty of training recurrent neural networks.
+
+    >>> held(1.0, 0.5)(np.zeros(2), np.array([3.0, 4.0]))
+    array([0.3, 0.4])
+    """
+
+    def __init__(self, longest: float, step: "Step | float") -> None:
+        self.longest, self.step = positive("longest", longest), ascent(step)
+
+    def __call__(self, theta: Array, g: Array) -> Array:
+        """Return theta after one more step."""
+        norm = library(g, "g").sqrt((g * g).sum())
+        return self.step(theta, g * (self.longest / norm.clip(self.longest)))
 
 
 class sgd:  # noqa: N801
@@ -42,11 +63,11 @@ class sgd:  # noqa: N801
     def __init__(self, lr: Rate) -> None:
         self.lr, self.k = positive("lr", lr), 0
 
-    def __call__(self, theta: F, g: F) -> F:
+    def __call__(self, theta: Array, g: Array) -> Array:
         """Return theta after one more step."""
         same_shape(theta, g)
         self.k += 1
-        new: F = theta + size(self.lr, self.k) * g
+        new: Array = theta + size(self.lr, self.k) * g
         return new
 
 
@@ -69,16 +90,16 @@ class adam:  # noqa: N801
             if not 0 <= b < 1:
                 raise ValueError(f"{name} is {b}; a number in [0, 1) is expected")
         self.lr, self.b1, self.b2, self.eps = positive("lr", lr), b1, b2, positive("eps", eps)
-        self.k, self.m, self.v = 0, np.zeros(()), np.zeros(())
+        self.k, self.m, self.v = 0, 0.0, 0.0
 
-    def __call__(self, theta: F, g: F) -> F:
+    def __call__(self, theta: Array, g: Array) -> Array:
         """Return theta after one more step."""
         same_shape(theta, g)
         self.k += 1
         self.m = self.b1 * self.m + (1 - self.b1) * g
         self.v = self.b2 * self.v + (1 - self.b2) * g**2
         m, v = self.m / (1 - self.b1**self.k), self.v / (1 - self.b2**self.k)
-        new: F = theta + size(self.lr, self.k) * m / (np.sqrt(v) + self.eps)
+        new: Array = theta + size(self.lr, self.k) * m / (library(g, "g").sqrt(v) + self.eps)
         return new
 
 
@@ -94,7 +115,7 @@ def positive(name: str, x: Any) -> Any:
     return x
 
 
-def same_shape(theta: F, g: F) -> None:
+def same_shape(theta: Array, g: Array) -> None:
     """Require a gradient of the shape of the parameters."""
     if np.shape(theta) != np.shape(g):
         raise ShapeError(f"gradient has shape {np.shape(g)}; the shape of theta, {np.shape(theta)}, is expected")

@@ -46,6 +46,13 @@ def total(x: Array) -> Array:
     return library(x, "x").einsum("...a->...", x)
 
 
+def pick(x: Array, index: Array) -> Array:
+    """The entries of x (…,V) that index (…) names, one of each row."""
+    xp = library(x, "x")
+    flat = x.reshape(-1, x.shape[-1])
+    return flat[xp.arange(len(flat), device=x.device), index.ravel()].reshape(index.shape)
+
+
 def evaluate(tree: Tree, logp: Array, reward: Array | None = None) -> Evaluation:
     """Exact values, probabilities and J of a policy: once up the tree, once down.
 

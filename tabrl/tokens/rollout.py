@@ -1,14 +1,14 @@
 """Sequences drawn from a policy.
 
-B sequences of at most T = L tokens; prompt (B,) numbers of prompts, group (B,) labels; row (B,T) of the prefix that each
-token follows, in the task's tree; mask (B,T) 1 where a token counts, EOS included, 0 behind the end.
+B sequences of at most T = L tokens; prompt (B,) numbers of prompts, group (B,) labels; row (B,T) of the prefix that
+each token follows, in the task's tree; mask (B,T) 1 where a token counts, EOS included, 0 behind the end.
 """
 
 from typing import TYPE_CHECKING, NamedTuple
 
 from tabrl._xp import Array, library
 from tabrl.control.acting import Rng
-from tabrl.tokens.recursion import log_softmax, total
+from tabrl.tokens.recursion import log_softmax, pick
 from tabrl.tokens.tree import Tree
 
 if TYPE_CHECKING:
@@ -58,11 +58,10 @@ def sample(policy: "Policy", prompt: Array, group: Array, rng: Rng) -> Rollouts:
     for t in range(tree.L):
         logp = log_softmax(logits)
         token = draw(logp, u[t])
-        taken = xp.take_along_dim(logp, token[:, None], 1)[:, 0] if xp.__name__ == "torch" else logp[xp.arange(len(token)), token]
         tokens.append(token * alive)
         rows.append((tree.start[t] + index) * alive)
         masks.append(alive)
-        logps.append(xp.where(alive, taken, 0.0))
+        logps.append(xp.where(alive, pick(logp, token), 0.0))
         if t + 1 < tree.L:
             alive = alive & (token < tree.C)
             index = index * tree.C + token * alive
@@ -83,7 +82,7 @@ def scored(tree: Tree, prompt: Array, group: Array, tokens: Array, mask: Array, 
     xp = library(tokens, "tokens")
     on = xp.where(mask, xp.ones_like(logp), 0.0)
     last = mask.sum(1) - 1
-    i = xp.arange(len(last)) if xp.__name__ == "numpy" else xp.arange(len(last), device=last.device)
+    i = xp.arange(len(last), device=last.device)
     reward = tree.reward[row[i, last], tokens[i, last]]
     truncated = (last == tree.L - 1) & (tokens[i, last] < tree.C) & (tree.C < tree.V)
     step_end = tree.step_end[row, tokens] & mask

@@ -53,7 +53,7 @@ class TableLM:
 
         def pull(slope: F) -> F:
             at = (row[..., None] * V + np.arange(V)).ravel()
-            gradient: F = np.bincount(at, slope.ravel(), self.theta.size)
+            gradient: F = np.bincount(at, weights=slope.ravel(), minlength=self.theta.size)
             return gradient
 
         return self.table[row], pull
