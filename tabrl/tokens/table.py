@@ -1,6 +1,7 @@
-"""The policy that is a table: one row of logits for every prefix.
+"""The policy and the critic that are tables: one row of logits, one value, for every prefix.
 
-theta (N V,) the logits, prefix by prefix; N prefixes, V next tokens; B sequences of at most T tokens.
+theta (N V,) the logits, prefix by prefix, or (N,) the values; N prefixes, V next tokens; B sequences of at most T
+tokens.
 """
 
 from typing import Any
@@ -53,7 +54,7 @@ class TableLM:
 
         def pull(slope: F) -> F:
             at = (row[..., None] * V + np.arange(V)).ravel()
-            gradient: F = np.bincount(at, weights=slope.ravel(), minlength=self.theta.size)
+            gradient: F = np.bincount(at, weights=slope.ravel(), minlength=self.theta.size).astype(np.float64, copy=False)
             return gradient
 
         return self.table[row], pull
@@ -77,3 +78,34 @@ class TableLM:
     def asarray(self, x: Any) -> Any:
         """A NumPy array."""
         return np.asarray(x)
+
+
+class TableCritic:
+    """A critic that is a table: one value for every prefix. theta: (N,), zeros unless given. Ledger E2.2.
+
+    >>> task = TokenTask("one", ("0", "1"), ("say 1",), 1, lambda prompt, tokens: 1.0 * tokens[:, 0])
+    >>> v, pull = TableCritic(task, [0.5]).all()
+    >>> v, pull(np.array([2.0]))
+    (array([0.5]), array([2.]))
+    """
+
+    lr = 0.03
+
+    def __init__(self, task: TokenTask, theta: Any = None) -> None:
+        self.task = task
+        theta = np.zeros(task.N) if theta is None else np.asarray(theta)
+        self.theta = checks.real(theta, "theta", (task.N,))
+
+    def values(self, x: Rollouts) -> tuple[F, Pull]:
+        """Values (B,T) of the prefix before each token; slopes of one prefix add up."""
+        row, N = x.row.ravel(), self.theta.size
+
+        def pull(slope: F) -> F:
+            gradient: F = np.asarray(np.bincount(row, weights=slope.ravel(), minlength=N), np.float64)
+            return gradient
+
+        return self.theta[x.row], pull
+
+    def all(self) -> tuple[F, Pull]:
+        """All values (N,); the gradient is the slope itself."""
+        return self.theta, np.ravel
