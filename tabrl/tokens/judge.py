@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tabrl._xp import Array, library
+from tabrl._xp import Array
 from tabrl.decisions import cosine
 from tabrl.errors import ModelError
 from tabrl.tokens.draws import Drawn
@@ -16,8 +16,6 @@ from tabrl.tokens.recursion import evaluate, log_softmax, total
 from tabrl.tokens.task import TokenTask
 from tabrl.tokens.tree import Tree
 from tabrl.types import F
-
-LEAST = -1e300  # below every reward
 
 
 class TokenStep(NamedTuple):
@@ -68,7 +66,7 @@ class Judge:
 
     def __init__(self, reference: Policy, G: int) -> None:
         self.reference = log_softmax(reference.logits()[0])
-        self.best = best_answers(reference.tree)
+        self.best = reference.asarray(best_answers(reference.task.tree))
         self.G = G
 
     def cosine(self, policy: Policy, estimate: Array) -> float:
@@ -93,14 +91,13 @@ class Judge:
         )  # fmt: skip
 
 
-def best_answers(tree: Tree) -> Array:
+def best_answers(tree: Tree) -> F:
     """1.0 (N,V) where a sequence ends with its prompt's largest reward, else 0.0."""
-    xp = library(tree.reward, "tree.reward")
-    finished = xp.where(tree.ends, tree.reward, LEAST)
+    finished = np.where(tree.ends, tree.reward, -np.inf)
     levels = [tree.level(finished, t).reshape(tree.K, -1) for t in range(tree.L)]
-    top = xp.amax(xp.stack([xp.amax(x, 1) for x in levels]), 0)
-    of_row = [(top[:, None] + 0.0 * x[:, :: tree.V]).ravel() for x in levels]
-    return xp.where(finished == xp.concatenate(of_row)[:, None], xp.ones_like(tree.reward), 0.0)
+    top = np.max([x.max(1) for x in levels], 0)
+    of_row = [np.repeat(top, x.shape[1] // tree.V) for x in levels]
+    return np.where(finished == np.concatenate(of_row)[:, None], 1.0, 0.0)
 
 
 def numbers(x: Array) -> F:
