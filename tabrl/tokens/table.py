@@ -30,7 +30,7 @@ class TableLM:
     array([[0., 0.]])
     """
 
-    lr = 0.1
+    lr = 0.2
 
     def __init__(self, task: TokenTask, theta: Any = None) -> None:
         self.task = task
