@@ -97,8 +97,8 @@ def main() -> None:
     for name, runs in found.items():
         steps = ", ".join(f"{x.steps:g}" for x in runs)
         faster, sooner = rate[name] / rate["TRL"], seconds["TRL"] / seconds[name]
-        print(f"{name}: {rate[name]:,.0f} tokens/s ({faster:.1f} x TRL), 90 % after {seconds[name]:.3f} s ({sooner:.1f} x)")
-        print(f"  updates to 90 %: {steps}")
+        print(f"{name}: {rate[name]:,.0f} tokens/s ({faster:.1f} x TRL)")
+        print(f"  90 % after {seconds[name]:.3f} s ({sooner:.1f} x), {steps} updates")
 
 
 if __name__ == "__main__":

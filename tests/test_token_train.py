@@ -35,7 +35,9 @@ def halves(prompt: I, tokens: I) -> F:
 
 def ragged(weights: Any = None) -> TokenTask:
     """Two prompts, answers of one to four tokens, process rewards."""
-    return TokenTask("ones", ("0", "1", "<eos>"), ("one", "two"), 4, lambda p, x: digits(p + 1, x), True, halves, weights)
+    return TokenTask(
+        "ones", ("0", "1", "<eos>"), ("one", "two"), 4, lambda p, x: digits(p + 1, x), True, halves, weights
+    )
 
 
 def table(task: TokenTask, seed: int) -> TableLM:
@@ -295,6 +297,7 @@ def test_files_of_other_runs_are_refused(tmp_path: Path) -> None:
         (lambda t, p, rng: train.grpo(t, p, rng, every=0), "every is 0"),
         (lambda t, p, rng: next(train.grpo(t, p, rng, draw=Groups(1))), "1 sample"),
         (lambda t, p, rng: next(train.grpo(t, p, rng, how="tokens")), "how is 'tokens'"),
+        (lambda t, p, rng: train.grpo(t, p, rng, kl=Penalty(0.1, place="rewards")), "place is 'rewards'"),
     ],
 )
 def test_errors(call: Callable[..., Any], message: str) -> None:
@@ -320,7 +323,9 @@ def test_the_critic_learns_the_values() -> None:
 
 
 def test_best_answers() -> None:
-    task = TokenTask("pays", ("0", "1", "2"), ("x", "y"), 1, lambda p, x: np.where(p == 0, x[:, 0] / 2, -1.0 * (x[:, 0] < 2)))
+    task = TokenTask(
+        "pays", ("0", "1", "2"), ("x", "y"), 1, lambda p, x: np.where(p == 0, x[:, 0] / 2, -1.0 * (x[:, 0] < 2))
+    )
     assert best_answers(task.tree).tolist() == [[0, 0, 1], [0, 0, 1]]
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from tabrl._xp import Array
+from tabrl._xp import Array, one_of
 from tabrl.control.acting import Rng
 from tabrl.losses import adaptive_beta
 from tabrl.on_policy import positive_count
@@ -21,7 +21,19 @@ from tabrl.tokens.credit import kl_rewards, terminal_rewards
 from tabrl.tokens.critic import Critic, Gae
 from tabrl.tokens.draws import Dynamic
 from tabrl.tokens.judge import Judge, Tally, TokenStep, same_task
-from tabrl.tokens.methods import Capped, Clip, Method, Outcome, Overlong, Penalty, Scored, Sequence, slope, taken
+from tabrl.tokens.methods import (
+    PLACES,
+    Capped,
+    Clip,
+    Method,
+    Outcome,
+    Overlong,
+    Penalty,
+    Scored,
+    Sequence,
+    slope,
+    taken,
+)
 from tabrl.tokens.policy import Policy
 from tabrl.tokens.recursion import log_softmax
 from tabrl.tokens.rollout import Rollouts
@@ -43,6 +55,8 @@ class Training(Iterator[TokenStep]):
         same_task(task, policy)
         positive_count("every", every)
         positive_count("epochs", method.epochs)
+        if method.kl is not None:
+            one_of(PLACES, place=method.kl.place)
         self.policy, self.rng, self.method, self.every = policy, rng, method, every
         self.reference = policy.copy() if reference is None else reference
         same_task(task, self.reference)
