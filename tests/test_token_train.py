@@ -13,8 +13,8 @@ from tabrl.errors import ModelError
 from tabrl.optimise import adam, held, sgd
 from tabrl.tokens import train
 from tabrl.tokens.draws import Dynamic, Groups
-from tabrl.tokens.judge import best_answers
-from tabrl.tokens.methods import Capped, Clip, Method, Outcome, Overlong, Penalty, Process, Sequence
+from tabrl.tokens.judge import TokenStep, best_answers
+from tabrl.tokens.methods import Capped, Method, Outcome, Overlong, Penalty, Process, Sequence
 from tabrl.tokens.recursion import evaluate, log_softmax
 from tabrl.tokens.rollout import Rollouts
 from tabrl.tokens.table import TableCritic, TableLM
@@ -24,7 +24,8 @@ from tabrl.types import F, I
 
 def digits(prompt: I, tokens: I) -> F:
     """1 where the continuing tokens 0 and 1 contain as many ones as the prompt's number."""
-    return 1.0 * (((tokens == 1).sum(1)) == prompt)
+    right: F = 1.0 * (((tokens == 1).sum(1)) == prompt)
+    return right
 
 
 def halves(prompt: I, tokens: I) -> F:
@@ -49,8 +50,7 @@ def table(task: TokenTask, seed: int) -> TableLM:
 
 def probabilities(theta: F) -> F:
     p = np.exp(theta - theta.max())
-    result: F = p / p.sum()
-    return result
+    return np.array(p / p.sum())
 
 
 def literal_advantages(x: Rollouts, r: F, credit: Any) -> F:
@@ -84,7 +84,7 @@ def literal_weight(x: Rollouts, i: int, how: str) -> float:
     if how == "token":
         return float(1 / n.sum())
     if how == "constant":
-        return 1 / len(n) / x.tokens.shape[1]
+        return float(1 / (len(n) * x.tokens.shape[1]))
     groups = set(x.group.tolist())
     return float(1 / len(groups) / n[x.group == x.group[i]].sum())
 
@@ -176,7 +176,7 @@ def test_records_are_exact() -> None:
         answer = evaluate(task.tree, logp)
         kl_reward = (logp - ref) + np.zeros_like(logp)
         H = -(np.exp(logp) * logp).sum(1)
-        assert x.J == pytest.approx(answer.J, abs=1e-14)
+        assert abs(x.J - answer.J) <= 1e-14
         assert x.p == pytest.approx(answer.V[:2], abs=1e-14)
         assert x.kl == pytest.approx(evaluate(task.tree, logp, kl_reward).J, abs=1e-12)
         assert x.entropy == pytest.approx((answer.d @ H) / answer.d.sum(), abs=1e-12)
@@ -237,7 +237,7 @@ def test_the_share_kept_is_the_closed_form() -> None:
 
 
 def test_nothing_is_left_when_every_group_is_flat() -> None:
-    task = TokenTask("never", ("0", "1"), ("x",), 2, lambda prompt, tokens: 0.0 * prompt)
+    task = TokenTask("never", ("0", "1"), ("x",), 2, lambda prompt, tokens: np.zeros(len(prompt)))
     policy = TableLM(task)
     run = train.dapo(task, policy, np.random.default_rng(0), draw=Dynamic(4, 2, 3))
     x = next(run)
@@ -267,7 +267,7 @@ def test_a_resumed_run_has_the_same_bits(name: str, tmp_path: Path) -> None:
     assert (resumed.policy.theta == whole.policy.theta).all() and resumed.beta == whole.beta != 0.1
 
 
-def comparable(x: train.TokenStep) -> str:
+def comparable(x: TokenStep) -> str:
     """A record without its time, in full digits."""
     return repr([y.tolist() if isinstance(y, np.ndarray) else y for y in x._replace(tokens_per_s=0.0)])
 

@@ -116,9 +116,6 @@ class Process(NamedTuple):
         return process_advantages(x.step_reward, x.step_end, x.group, x.mask, std=self.std, eps=self.eps)
 
 
-PLACES = ("loss", "weighted", "reward")
-
-
 class Penalty(NamedTuple):
     """A KL to the reference: `kind` of estimate, weighed by beta.
 
