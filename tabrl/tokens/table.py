@@ -54,7 +54,9 @@ class TableLM:
 
         def pull(slope: F) -> F:
             at = (row[..., None] * V + np.arange(V)).ravel()
-            gradient: F = np.bincount(at, weights=slope.ravel(), minlength=self.theta.size).astype(np.float64, copy=False)
+            gradient: F = np.bincount(at, weights=slope.ravel(), minlength=self.theta.size).astype(
+                np.float64, copy=False
+            )
             return gradient
 
         return self.table[row], pull

@@ -15,6 +15,7 @@ from tabrl.errors import ModelError, ShapeError
 from tabrl.types import F, I
 
 Verifier = Callable[[I, I], F]  # prompts (n,) and their tokens (n,T) to rewards (n,)
+BLOCK = 2**20  # sequences that a verifier is asked about at once, at most
 
 
 class Tree(NamedTuple):
@@ -65,22 +66,17 @@ def sizes(K: int, C: int, L: int) -> tuple[int, ...]:
     return tuple(start)
 
 
-def prefixes(K: int, C: int, t: int) -> tuple[I, I]:
-    """The prompts (n,) and tokens (n,t) of all prefixes of t tokens, n = K C^t, in the order of the rows.
+def prefixes(K: int, C: int, t: int, rows: I | None = None) -> tuple[I, I]:
+    """The prompts (n,) and tokens (n,t) of the prefixes of t tokens: of all n = K C^t, in order, or of some rows.
+
+    rows: (n,) rows of the tree, less start[t].
 
     >>> prefixes(1, 2, 2)[1].tolist()
     [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
-    i = np.arange(K * C**t)
+    i = np.arange(K * C**t) if rows is None else rows
     powers = C ** np.arange(t)[::-1]
     return i // C**t, i[:, None] // powers % C
-
-
-def sequences(K: int, V: int, C: int, t: int) -> tuple[I, I]:
-    """Every prefix of t tokens with every next token: prompts (n V,) and tokens (n V, t + 1), n = K C^t."""
-    prompt, tokens = prefixes(K, C, t)
-    last = np.tile(np.arange(V), len(prompt))
-    return np.repeat(prompt, V), np.column_stack([np.repeat(tokens, V, axis=0), last])
 
 
 def build(K: int, V: int, eos: bool, L: int, weights: F, reward: Verifier, steps: Verifier | None) -> Tree:
@@ -88,32 +84,58 @@ def build(K: int, V: int, eos: bool, L: int, weights: F, reward: Verifier, steps
     C = V - 1 if eos else V
     start = sizes(K, C, L)
     shape = (start[-1], V)
-    tree = Tree(K, V, C, L, start, weights, np.zeros(shape), np.zeros(shape, bool), np.zeros(shape), np.zeros(shape, bool))
+    numbers = (np.zeros(shape), np.zeros(shape, bool), np.zeros(shape), np.zeros(shape, bool))
+    tree = Tree(K, V, C, L, start, weights.copy(), *numbers)
     tree.ends[start[L - 1] :] = True
     tree.ends[:, C:] = True
+    at_once = max(1, BLOCK // V)
     for t in range(L):
-        prompt, tokens = sequences(K, V, C, t)
-        over = tree.level(tree.ends, t)
-        at = over.ravel()
-        if at.any():
-            tree.level(tree.reward, t)[over] = paid("reward", reward, prompt[at], tokens[at])
-        if steps is not None:
-            paid_step = paid("steps", steps, prompt, tokens, nan=True).reshape(-1, V)
-            tree.level(tree.step_end, t)[:] = ~np.isnan(paid_step)
-            tree.level(tree.step_reward, t)[:] = np.nan_to_num(paid_step)
-    for x in (tree.reward, tree.ends, tree.step_reward, tree.step_end, tree.weights):
+        for first in range(start[t], start[t + 1], at_once):
+            ask(tree, t, slice(first, min(first + at_once, start[t + 1])), reward, steps)
+    for x in tree[5:]:
         x.flags.writeable = False
     return tree
 
 
+def ask(tree: Tree, t: int, rows: slice, reward: Verifier, steps: Verifier | None) -> None:
+    """Ask the verifiers about every next token of some prefixes of t tokens, and write down what they say."""
+    prompt, tokens = prefixes(tree.K, tree.C, t, np.arange(rows.start, rows.stop) - tree.start[t])
+    last = np.tile(np.arange(tree.V), len(prompt))
+    prompt, tokens = np.repeat(prompt, tree.V), np.column_stack([np.repeat(tokens, tree.V, axis=0), last])
+    over = tree.ends[rows]
+    at = over.ravel()
+    if at.any():
+        tree.reward[rows][over] = paid("reward", reward, prompt[at], tokens[at])
+    if steps is not None:
+        found = paid("steps", steps, prompt, tokens, nan=True).reshape(-1, tree.V)
+        tree.step_end[rows] = ~np.isnan(found)
+        tree.step_reward[rows] = np.nan_to_num(found)
+
+
 def paid(name: str, f: Verifier, prompt: I, tokens: I, *, nan: bool = False) -> F:
-    """Ask a verifier, and check its answer: (n,) finite numbers, or nan where that is allowed."""
-    answer: Any = np.asarray(f(prompt, tokens), np.float64)
-    if answer.shape != prompt.shape:
-        raise ShapeError(f"{name} returned shape {answer.shape}; {prompt.shape}, one number per sequence, is expected")
-    wrong = np.isinf(answer) | (np.isnan(answer) & (not nan))
+    """Ask a verifier, and check its answer: (n,) finite numbers, or nan where that is allowed.
+
+    Raises ShapeError and ModelError, with the first prompt and tokens that are not answered.
+
+    >>> paid("reward", lambda prompt, tokens: tokens[:, -1] == prompt, np.array([0, 1]), np.array([[0, 1], [0, 1]]))
+    array([0., 1.])
+    """
+    said: Any = np.asarray(f(prompt, tokens))
+    if said.shape != prompt.shape:
+        raise ShapeError(
+            f"{name}(prompt {prompt.shape}, tokens {tokens.shape}) has shape {said.shape}; "
+            f"{prompt.shape}, one number for each sequence, is expected"
+        )
+    if said.dtype.kind not in "biuf":
+        raise ModelError(
+            f"{name}(prompt {prompt.shape}, tokens {tokens.shape}) has dtype {said.dtype}; real is expected"
+        )
+    result: F = said.astype(np.float64)
+    wrong = np.isinf(result) | (np.isnan(result) & (not nan))
     if wrong.any():
         i = int(wrong.argmax())
-        raise ModelError(f"{name}[prompt={prompt[i]}, tokens={tokens[i].tolist()}] is {answer[i]}; a finite number is expected")
-    result: F = answer
+        number = "a finite number, or nan where no step ends," if nan else "a finite number"
+        raise ModelError(
+            f"{name}[prompt={prompt[i]}, tokens={tokens[i].tolist()}] is {result[i]}; {number} is expected"
+        )
     return result
