@@ -9,3 +9,8 @@ methods   the parts that a method is made of; train: PPO, GRPO, DAPO and others,
 exact     exact answers about a policy; groups: exact means of group estimators; regularised: optima under a KL
 bridge    the same settings, prompts and rewards for production engines
 """
+
+from tabrl.tokens.table import TableCritic, TableLM
+from tabrl.tokens.task import TokenTask
+
+__all__ = ["TableCritic", "TableLM", "TokenTask"]

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from tabrl._xp import Array, library
+from tabrl._xp import Array
 from tabrl.errors import ModelError, ShapeError
 from tabrl.types import F, I
 
@@ -44,14 +44,6 @@ class Tree(NamedTuple):
     def children(self, x: Array, t: int) -> Array:
         """The rows (n,C) of x (N,) that follow the n prefixes of t tokens, t < L - 1: a view."""
         return self.level(x, t + 1).reshape(-1, self.C)
-
-    def like(self, x: Array) -> "Tree":
-        """The same tree in arrays of the library, device and type of x; its numbers stay what they are."""
-        xp = library(x, "x")
-        if xp is np:
-            return self
-        here = {name: xp.as_tensor(getattr(self, name), device=x.device) for name in self._fields[5:]}
-        return self._replace(**{name: y if y.dtype == xp.bool else y.to(x.dtype) for name, y in here.items()})
 
 
 def sizes(K: int, C: int, L: int) -> tuple[int, ...]:
