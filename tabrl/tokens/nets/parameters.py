@@ -19,12 +19,15 @@ PRECISIONS = {"float32": torch.float32, "float64": torch.float64}
 
 
 def device_of(name: str) -> torch.device:
-    """The device of a name; "auto" is CUDA where there is some.
+    """The device of a name; "auto" is CUDA where there is some. Raises ValueError for others and for what is not there.
 
     >>> device_of("cpu")
     device(type='cpu')
     """
-    return torch.device(("cuda" if torch.cuda.is_available() else "cpu") if name == "auto" else name)
+    kind, there = name.split(":")[0], torch.cuda.is_available()
+    if kind not in ("auto", "cpu", "cuda") or (kind == "cuda" and not there):
+        raise ValueError(f"device is {name!r}; one of auto, cpu{', cuda' * there} is expected")
+    return torch.device(("cuda" if there else "cpu") if name == "auto" else name)
 
 
 def precision(dtype: Any) -> torch.dtype:
@@ -62,7 +65,7 @@ class Parameters:
 
     def set(self, theta: Any) -> None:
         """Write all parameters (n,). Raises ShapeError."""
-        new = torch.as_tensor(theta)
+        new = theta if isinstance(theta, Tensor) else torch.as_tensor(np.array(theta))
         if new.shape != self.flat.shape:
             raise ShapeError(f"theta has shape {tuple(new.shape)}; (n,) = {tuple(self.flat.shape)} is expected")
         self.flat.copy_(new.detach())
