@@ -213,22 +213,3 @@ def optimum(task: TokenTask, ref: Policy, beta: float) -> Optimum:
     array([[0.25, 0.75]])
     """
     return regularised.optimum(ref.tree, forward(task, ref)[1], beta)
-
-
-def dead_prompts(task: TokenTask, policy: Policy, G: int) -> Array:
-    """The share of the prompts that can no longer learn: groups of G answers almost never hold a right one.
-
-        p < 1/2  and  1 - p^G - (1 - p)^G < 0.01
-
-    A group that is all wrong has no advantages, so nothing pulls such a prompt up again. Counts prompts, whatever their
-    weights. Raises ModelError for outcomes other than 0 and 1. Ledger E2.8.
-
-    >>> from tabrl.tokens.table import TableLM
-    >>> task = TokenTask("one", ("0", "1"), ("say 1",), 1, lambda prompt, tokens: 1.0 * tokens[:, 0])
-    >>> [dead_prompts(task, TableLM(task, [z, 0.0]), 8).item() for z in (6.0, 7.0)]
-    [0.0, 1.0]
-    """
-    regularised.check_binary(task.tree)
-    p = success(task, policy)
-    mixed = 1 - p**G - (1 - p) ** G
-    return ((p < 0.5) & (mixed < 0.01)).sum() / task.K

@@ -7,12 +7,14 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from tabrl import divergences
 from tabrl._xp import Array
 from tabrl.decisions import cosine
 from tabrl.errors import ModelError
 from tabrl.tokens.draws import Drawn
+from tabrl.tokens.exact import amount, kl_rows
 from tabrl.tokens.policy import Policy
-from tabrl.tokens.recursion import evaluate, log_softmax, total
+from tabrl.tokens.recursion import evaluate, log_softmax
 from tabrl.tokens.task import TokenTask
 from tabrl.tokens.tree import Tree
 from tabrl.types import F
@@ -80,8 +82,8 @@ class Judge:
         tree, logp = policy.tree, log_softmax(policy.logits()[0])
         x = evaluate(tree, logp)
         p = numbers(evaluate(tree, logp, self.best).V[: tree.K])
-        kl = (x.d * total(x.pi * (logp - self.reference))).sum()
-        entropy = -(x.d * total(x.pi * logp)).sum() / x.d.sum()
+        kl = amount(x.d, kl_rows(logp, self.reference)).sequence
+        entropy = amount(x.d, divergences.entropy(logp)).token
         used = float(tally.used)
         return TokenStep(
             k, t, float(x.J), p, float(kl), float(entropy), int(((1 - p) ** self.G > 0.99).sum()),

@@ -22,6 +22,7 @@ from tabrl.tokens.critic import Critic, Gae
 from tabrl.tokens.draws import Dynamic
 from tabrl.tokens.judge import Judge, Tally, TokenStep, same_task
 from tabrl.tokens.methods import Capped, Clip, Method, Outcome, Overlong, Penalty, Scored, Sequence, slope, taken
+from tabrl.tokens.penalties import PLACES
 from tabrl.tokens.policy import Policy
 from tabrl.tokens.recursion import log_softmax
 from tabrl.tokens.rollout import Rollouts
@@ -44,7 +45,7 @@ class Training(Iterator[TokenStep]):
         positive_count("every", every)
         positive_count("epochs", method.epochs)
         if method.kl is not None:
-            one_of(("loss", "weighted", "reward"), place=method.kl.place)
+            one_of(PLACES, place=method.kl.place)
         self.policy, self.rng, self.method, self.every = policy, rng, method, every
         self.reference = policy.copy() if reference is None else reference
         same_task(task, self.reference)
