@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from tabrl import __version__, cli, dp, envs, gradient
+from tabrl.envs import token_tasks
 from tabrl.mdp import MDP
 from tabrl.report import learners as report_learners
 from tabrl.td_moments import trajectory_moments
@@ -399,16 +400,18 @@ def test_report_of_a_learner_links_to_its_page(tmp_path: Path, capsys: pytest.Ca
     assert "did you mean batch" in capsys.readouterr().err
 
 
-def test_report_without_names_writes_worlds_and_learners(
+def test_report_without_names_writes_worlds_learners_and_token_tasks(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(report_learners, "names", lambda: ["batch"])
     monkeypatch.setattr(envs, "WORLDS", {"loop": envs.loop})
+    monkeypatch.setattr(token_tasks, "TASKS", {"bandit": token_tasks.bandit})
     assert run("report", "--out", str(tmp_path), "--jobs", "1") == 0
     out = capsys.readouterr().out.splitlines()
     assert out[0].startswith("1 worlds, ") and out[1] == "1 learners. No row is wrong."
     page = (tmp_path / "index.html").read_text(encoding="utf-8")
-    assert page.count("<section") == 2 and "href='#learners'" in page and "id='world-loop'" in page
+    assert page.count("<section") == 3 and "href='#learners'" in page and "id='world-loop'" in page
+    assert out[2] == "1 token tasks. No policy is better than the best answers." and "href='#tokens'" in page
 
 
 # ---- figure ----

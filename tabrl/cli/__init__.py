@@ -1,4 +1,4 @@
-"""The command line: `tabrl report`, `solve`, `learn`, `figure`, `envs`, `verify`.
+"""The command line: `tabrl report`, `solve`, `learn`, `tokens`, `figure`, `envs`, `verify`.
 
 One function per command, and one row per command in `COMMANDS`. Exit codes: 0 done; 1 not converged or a
 check failed; 2 wrong usage or unreadable input; 130 interrupted. Everything heavy is imported in the command.
@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from tabrl.cli.learning import learn, learn_arguments
+from tabrl.cli.pages import report, report_arguments
 from tabrl.cli.parts import (
     DONE,
     FAILED,
     INTERRUPTED,
     USAGE,
     UsageError,
-    bar,
     console,
     figure_file,
     known,
@@ -26,6 +26,7 @@ from tabrl.cli.parts import (
     save_arrays,
 )
 from tabrl.cli.pictures import figure, figure_arguments
+from tabrl.cli.tokens import tokens, tokens_arguments
 
 if TYPE_CHECKING:
     from tabrl.mdp import MDP
@@ -82,52 +83,6 @@ def parser() -> argparse.ArgumentParser:
     for name, command in COMMANDS.items():
         command.arguments(commands.add_parser(name, help=command.summary, description=command.summary))
     return top
-
-
-def report_arguments(p: argparse.ArgumentParser) -> None:
-    """Arguments of `tabrl report`."""
-    p.add_argument("--out", default="report", metavar="DIR", help="folder of index.html (default: %(default)s)")
-    p.add_argument("--env", nargs="+", action="extend", metavar="NAME", help="only these worlds (default: all)")
-    p.add_argument("--learner", nargs="+", action="extend", metavar="NAME", help="only these learners (default: all)")
-    p.add_argument("--jobs", type=int, default=-1, metavar="N", help="processes (default: one per processor)")
-
-
-def report(options: argparse.Namespace) -> int:
-    """Solve the worlds by every method, hold the learners against their expectations, and write the report."""
-    from tabrl import envs
-    from tabrl import report as pages
-    from tabrl.report import learners as report_learners
-
-    everything = not (options.env or options.learner)
-    worlds = chosen(options.env, envs.WORLDS, "world", everything)
-    learners = chosen(options.learner, report_learners.names(), "learner", everything)
-    if options.jobs == 0 or options.jobs < -1:
-        raise UsageError(f"--jobs is {options.jobs}; a positive number, or -1 for all processors, is expected")
-    with bar() as progress:
-        task = progress.add_task("solving", total=len(worlds) + len(learners))
-
-        def tick(name: str) -> None:
-            progress.update(task, advance=1, description=name)
-
-        judged = report_learners.build(options.out, learners, jobs=options.jobs, tick=tick)
-        more = [report_learners.overview(judged)] if judged else []
-        path, studies = pages.build(options.out, worlds, jobs=options.jobs, tick=tick, more=more)
-    out = console()
-    if studies:
-        out.print(pages.verdict(studies), soft_wrap=True)
-    if judged:
-        out.print(f"{len(judged)} learners. {report_learners.verdict(judged)}", soft_wrap=True)
-    out.print(f"wrote {path}", soft_wrap=True)
-    wrong = any(x.violations or x.failures for x in studies) or any(x.wrong for x in judged)
-    return FAILED if wrong else DONE
-
-
-def chosen(names: Sequence[str] | None, known_names: Any, what: str, everything: bool) -> list[str]:
-    """The names that were asked for, once each; all if nothing was asked for."""
-    found = list(dict.fromkeys(names or (known_names if everything else ())))
-    for name in found:
-        known(name, known_names, what)
-    return found
 
 
 def solve_arguments(p: argparse.ArgumentParser) -> None:
@@ -245,6 +200,7 @@ COMMANDS: dict[str, Command] = {
     "report": Command("solve every world, run every learner, and write pages about them", report_arguments, report),
     "solve": Command("solve a world or a model from a file, with a certified bound", solve_arguments, solve),
     "learn": Command("learn from samples, and compare with the exact answer", learn_arguments, learn),
+    "tokens": Command("train a small language model, with everything exact", tokens_arguments, tokens),
     "figure": Command("draw a learning figure of the textbook anew, with exact lines", figure_arguments, figure),
     "envs": Command("list the worlds", envs_arguments, list_worlds),
     "verify": Command("compare values with the closed forms of the ledger", verify_arguments, verify),

@@ -1,4 +1,4 @@
-"""The command `tabrl figure`: draw a learning figure of the textbook, or of policy gradients, beside what is exact."""
+"""The command `tabrl figure`: draw a figure of learning, of policy gradients or of tokens, beside what is exact."""
 
 import argparse
 
@@ -53,11 +53,13 @@ def draw(name: str, path: str, runs: int, seed: int) -> None:
     """Write a figure, whole or not at all."""
     from pathlib import Path
 
+    import joblib
     import numpy as np
 
     from tabrl import plots
     from tabrl.figures.gallery import FIGURES
     from tabrl.output import write
 
-    drawn = FIGURES[name].draw(np.random.default_rng(seed), runs)
+    with joblib.parallel_config(n_jobs=-1):
+        drawn = FIGURES[name].draw(np.random.default_rng(seed), runs)
     write(path, plots.image(drawn, kind=Path(path).suffix[1:]))

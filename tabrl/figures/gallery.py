@@ -1,4 +1,4 @@
-"""All figures by name: those of learning here, those of policy gradients in `policy_gallery`.
+"""All figures by name: of learning here, of policy gradients in `policy_gallery`, of tokens in `token_gallery`.
 
 A picture takes a random generator and a number of runs, and returns a figure. Curves are means over runs with an
 interval of two standard errors; black lines that are not solid are exact.
@@ -20,6 +20,7 @@ from tabrl.figures.picture import Picture, sheet
 from tabrl.figures.policy_gallery import POLICIES
 from tabrl.figures.random_walk import batch_errors, td0_estimates, td_against_mc
 from tabrl.figures.surfaces import FINE, LAMBDAS, POWERS, Learner, error_surface, exact_errors
+from tabrl.figures.token_gallery import TOKENS
 from tabrl.plots import learning as plot_learning
 from tabrl.plots.learning import (
     band_curves,
@@ -210,4 +211,5 @@ FIGURES: dict[str, Picture] = {
     "12.6": Picture("TD(lambda) with accumulating, replacing and dutch traces, 19-state walk", figure_12_6, 100),
     "12.8": Picture("True online TD(lambda), 19-state walk", figure_12_8, 100),
     **POLICIES,
+    **TOKENS,
 }

@@ -19,6 +19,18 @@
     E1.15  f(logp, logp_old, adv, low, high) -> loss  (T,) the PPO-clip loss of each step, to be minimised
     E1.16  f(pi_old, pi_new) -> KL                (S,) KL(pi_old, pi_new) of each state, in nats; 0 log 0 = 0
     E1.17  f(r, discount, v, lam) -> y            (T,) targets of the critic, v (T+1,) as in E1.9
+    E2.1  f(pi, reward) -> V                      (N,) values of the prefixes of a prompt
+    E2.2  f(r, v, mask, lam) -> A                 (B,T) generalised advantages of tokens, without discount
+    E2.3  f(logp, logp_old, adv, mask, low, high) -> loss    GRPO's loss of a batch, one number; adv (B,)
+    E2.4  f(reward, group) -> A                   (B,) outcomes normalised within groups, sample std + 1e-4
+    E2.5  f(step_reward, step_end, group, mask) -> A    (B,T) process advantages, sample std + 1e-4
+    E2.6  f(logp, logp_ref) -> k3                 (T,) estimate of KL(pi || ref) of each token that pi drew
+    E2.7  f(ref, r, beta) -> pi_star              (n,) the best distribution over all sequences of a prompt
+    E2.8  f(p, G) -> share                        (n,) of the groups that dynamic sampling keeps
+    E2.9  f(x, mask, group) -> loss               DAPO's mean over groups of means over tokens, one number
+    E2.10  f(critic, kl, epochs, kept) -> counts  (2,) networks held, forward passes for each token used
+    E2.11  f(length, longest, cache) -> penalty   (B,) of overlong answers, to be added to the outcome
+    E2.12  f(prompts, completions) -> rewards     (B,) of the copy task, as TRL asks for them
 
 P (S,A,S) is P[s, a, s_next]; the rows of terminal states are zero: nothing follows, their value is 0.
 r (S,A) is the expected reward. gamma is 0, 0.9, 0.99 or 1 (then every policy ends).
@@ -30,34 +42,20 @@ terminal state is never used. episodes: a list of (s, r, discount), each to its 
 Policies are softmax tables: gradients are with respect to theta (S,A), and all actions are legal. The episodes of E1.11
 run to their end. gamma^t, the product of discount[0] … discount[t-1], belongs to a step's score in E1.11 and E1.12. In
 E1.12 delta is computed from the V so far; then V moves by beta delta, and theta by alpha gamma^t delta times the score.
+
+Sequences of tokens: arrays are (B,T), mask is 1 for tokens that count, which come first, and what other arrays hold
+where it is 0 means nothing; A is 0 there. group (B,) holds labels, in any order. r[t] is paid with token t, v[t] is the
+value of the prefix before it. In E2.1 pi and reward are (N,V): row 0 is the empty prefix, row h V + 1 + a follows token
+a of row h, and where there is no such row the sequence ends. step_end (B,T) is true where a step ends. In E2.8 p (n,)
+are chances of success. In E2.10 critic and kl are 0 or 1, epochs looks at a batch, kept the share of the drawn tokens
+that are used. In E2.12 a prompt is "copy: a b", and the right completion "a b", word by word; it pays 1, any other 0.
 """
 
 import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from tabrl.verify import (
-    cases,
-    cases_actor_critic,
-    cases_advantages,
-    cases_gradient,
-    cases_monte_carlo,
-    cases_surrogate,
-    cases_td,
-    own,
-    own_actor_critic,
-    own_advantages,
-    own_gradient,
-    own_importance,
-    own_lambda,
-    own_learners,
-    own_monte_carlo,
-    own_n_step,
-    own_reinforce,
-    own_surrogate,
-    own_td,
-    own_trust_region,
-)
+from tabrl.verify import rows_tabular, rows_tokens
 from tabrl.verify.record import Case, Check, Row
 from tabrl.verify.users import judge, load, own_checks
 
@@ -118,124 +116,5 @@ def check(row: str, fn: Callable[..., Any], *, tol: float = 1e-6) -> list[Check]
     return judge(find(row), fn, tol)
 
 
-def joined(*parts: Callable[[], list[Check]]) -> Callable[[], list[Check]]:
-    """The checks of several modules as one."""
-    return lambda: [check for part in parts for check in part()]
-
-
-for _row in (
-    Row("E1.1", "G[t] = r[t] + discount[t] G[t+1]", "G(t) = f(r, discount): (T,)", own.returns, cases.return_cases),
-    Row(
-        "E1.2",
-        "V_pi = (I - gamma P_pi)^-1 r_pi,  Q = r + gamma P V",
-        "V(s) = f(P, r, gamma, pi): V_pi (S,)",
-        own.evaluation,
-        cases.evaluation_cases,
-    ),
-    Row(
-        "E1.3",
-        "V = T_pi V,  d = mu' (I - gamma P_pi)^-1,  J = d . r_pi",
-        "T_pi_V(s) = f(P, r, gamma, pi, V): one backup (S,)",
-        own.bellman_equation,
-        cases.backup_cases,
-    ),
-    Row(
-        "E1.4",
-        "pi(s) in argmax of Q*,  max(V* - V_pi) <= policy_loss_bound",
-        "V_pi(s) of pi = f(P, r, gamma): an optimal policy (S,A)",
-        own.optimal_policy,
-        cases.policy_cases,
-    ),
-    Row(
-        "E1.5",
-        "V* = T V*,  max|V - V*| <= bound",
-        "V(s) = f(P, r, gamma): V* (S,)",
-        own.optimality,
-        cases.optimal_cases,
-    ),
-    Row(
-        "E1.6",
-        "V(s) = average of G[t] over first visits t, and over every visit",
-        "V(s) = f(episodes, S): averages of first visits (S,)",
-        own_monte_carlo.monte_carlo,
-        cases_monte_carlo.average_cases,
-    ),
-    Row(
-        "E1.7",
-        "V(s) <- V(s) + alpha delta,  delta = r + discount V(s') - V(s)",
-        "V(s) = f(V, s, r, discount, alpha): after one pass (S,)",
-        own_td.td,
-        cases_td.td_cases,
-    ),
-    Row(
-        "E1.8",
-        "G = r[t] + discount r[t+1] + … + discount^n V(s[t+n]),  V(s[t]) <- V(s[t]) + alpha (G - V(s[t]))",
-        "V(s) = f(V, s, r, discount, alpha, n): after one pass (S,)",
-        own_n_step.n_steps,
-        cases_td.n_step_cases,
-    ),
-    Row(
-        "E1.9",
-        "G[t] = r[t] + discount[t] ((1 - lam) v[t+1] + lam G[t+1]),  G[T] = v[T]",
-        "G(t) = f(r, discount, v, lam): lambda-returns (T,)",
-        own_lambda.lambdas,
-        cases_td.lambda_cases,
-    ),
-    Row(
-        "E1.10",
-        "dJ / dtheta[s,a] = d(s) pi(a|s) (Q(s,a) - V(s))",
-        "grad(s,a) = f(P, r, gamma, mu, theta): gradient of J (S,A)",
-        own_gradient.policy_gradient,
-        cases_gradient.gradient_cases,
-    ),
-    Row(
-        "E1.11",
-        "g = sum over t of gamma^t grad log pi(a[t]|s[t]) (G[t] - b(s[t]))",
-        "g(s,a) = f(pi, s, a, r, discount, baseline): estimate of the gradient of J (S,A)",
-        joined(own_reinforce.reinforce, own_learners.reinforced),
-        cases_gradient.reinforce_cases,
-    ),
-    Row(
-        "E1.12",
-        "theta <- theta + alpha gamma^t delta grad log pi(a[t]|s[t]),  E[delta|s,a] - A = gamma P e - e(s)",
-        "theta(s,a) = f(theta, V, s, a, r, discount, alpha, beta): after one pass (S,A)",
-        joined(own_actor_critic.actor_critic, own_learners.advantage_actor_critic),
-        cases_actor_critic.actor_critic_cases,
-    ),
-    Row(
-        "E1.13",
-        "A[t] = delta[t] + lam discount[t] A[t+1]",
-        "A(t) = f(r, discount, v, lam): generalised advantages (T,)",
-        own_advantages.gae,
-        cases_advantages.advantage_cases,
-    ),
-    Row(
-        "E1.14",
-        "G[t] = rho[t] (r[t] + discount[t] G[t+1])",
-        "G(t) = f(r, discount, rho): per-decision returns (T,)",
-        own_importance.sampling,
-        cases_monte_carlo.importance_cases,
-    ),
-    Row(
-        "E1.15",
-        "-min(rho A, clip(rho, 1 - low, 1 + high) A)",
-        "loss(t) = f(logp, logp_old, adv, low, high): to be minimised (T,)",
-        joined(own_surrogate.clip, own_learners.proximal),
-        cases_surrogate.clip_cases,
-    ),
-    Row(
-        "E1.16",
-        "KL(s) = sum of pi_old log(pi_old / pi_new),  F x = grad J,  J(pi_new) >= L - C max TV^2",
-        "KL(s) = f(pi_old, pi_new): divergence of each state (S,)",
-        joined(own_trust_region.trust_region, own_learners.trusted),
-        cases_surrogate.kl_cases,
-    ),
-    Row(
-        "E1.17",
-        "y[t] = A[t] + v[t]",
-        "y(t) = f(r, discount, v, lam): targets of the critic (T,)",
-        own_advantages.targets,
-        cases_advantages.target_cases,
-    ),
-):
+for _row in (*rows_tabular.ROWS, *rows_tokens.ROWS):
     register(_row)

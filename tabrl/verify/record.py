@@ -32,7 +32,7 @@ class Case(NamedTuple):
     name: str
     arguments: tuple[Any, ...]  # plain arrays and floats; the function gets copies
     shape: tuple[int, ...]  # of the result
-    axis: str  # letter that indexes `expected`: "s" or "t"; a second index is "a"
+    axis: str  # letters that index `expected`: "s", "t", "i t"; a second index is "a" unless named; or a number's name
     expected: F  # closed form of measure(result)
     mistakes: Callable[[], list[tuple[str, F]]]  # what well-known mistakes give instead of `expected`
     measure: Callable[[F], F] = lambda result: result  # what is compared
@@ -116,3 +116,8 @@ def largest(x: Sequence[Fraction]) -> Fraction:
 def distance(V: Any, exact: Sequence[Fraction]) -> Fraction:
     """Largest |V - exact|, without rounding. V must be finite."""
     return largest([Fraction(float(v)) - x for v, x in zip(V, exact, strict=True)])
+
+
+def joined(*parts: Callable[[], list[Check]]) -> Callable[[], list[Check]]:
+    """The checks of several modules as one."""
+    return lambda: [check for part in parts for check in part()]

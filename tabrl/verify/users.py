@@ -112,8 +112,9 @@ def usable(result: Any, case: Case) -> F:
 
 
 def place(case: Case, at: Iterable[int]) -> str:
-    """Name an entry: "s=0", or "s=0, a=1"."""
-    return ", ".join(f"{axis}={int(i)}" for axis, i in zip((case.axis, "a"), at, strict=False))
+    """Name an entry: "s=0", or "s=0, a=1"; a single number has a name of its own."""
+    names = [*case.axis.split(), "a"]
+    return ", ".join(f"{axis}={int(i)}" for axis, i in zip(names, at, strict=False)) or case.axis
 
 
 def compare(row: Row, quantity: str, case: Case, value: F, tolerance: float) -> Check:

@@ -1,0 +1,106 @@
+"""The rows of chapter 2 of the ledger: language models."""
+
+from tabrl.verify import (
+    cases_tokens,
+    cases_tokens_credit,
+    cases_tokens_engines,
+    cases_tokens_losses,
+    own_tokens,
+    own_tokens_advantages,
+    own_tokens_credit,
+    own_tokens_dynamic,
+    own_tokens_engines,
+    own_tokens_groups,
+    own_tokens_kl,
+    own_tokens_lengths,
+    own_tokens_losses,
+    own_tokens_optimum,
+)
+from tabrl.verify.record import Row, joined
+
+ROWS = (
+    Row(
+        "E2.1",
+        "V(h) = sum of pi(a|h) (reward(h,a) + V(h a)),  dJ / dz(h,a) = d(h) pi(a|h) (Q(h,a) - V(h))",
+        "V(h) = f(pi, reward): values of prefixes (N,)",
+        own_tokens.tree,
+        cases_tokens.value_cases,
+    ),
+    Row(
+        "E2.2",
+        "A[t] = r[t] + v[t+1] - v[t] + lam A[t+1],  r[t] = -beta log(pi / ref)[t] + outcome at the last token",
+        "A(i,t) = f(r, v, mask, lam): generalised advantages (B,T)",
+        own_tokens_credit.critic,
+        cases_tokens_credit.gae_cases,
+    ),
+    Row(
+        "E2.3",
+        "mean over sequences of mean over tokens of -min(rho A, clip(rho) A),  E[update] = w_G(p) grad p",
+        "loss = f(logp, logp_old, adv, mask, low, high): GRPO's loss of a batch",
+        joined(own_tokens_losses.batch_losses, own_tokens_groups.weighed),
+        cases_tokens_losses.grpo_cases,
+    ),
+    Row(
+        "E2.4",
+        "A = (reward - mean of the group) / (std of the group + eps)",
+        "A(i) = f(reward, group): advantages of sequences (B,)",
+        own_tokens_advantages.outcome,
+        cases_tokens_credit.group_cases,
+    ),
+    Row(
+        "E2.5",
+        "A[t] = sum over steps that end at u >= t of (step_reward - mean) / (std + eps)",
+        "A(i,t) = f(step_reward, step_end, group, mask): advantages of tokens (B,T)",
+        joined(own_tokens_advantages.process, own_tokens_groups.supervised),
+        cases_tokens_credit.process_cases,
+    ),
+    Row(
+        "E2.6",
+        "k3 = ref / pi - 1 - log(ref / pi),  E[k1] = E[k3] = KL(pi || ref)",
+        "k3(t) = f(logp, logp_ref): estimate at each token (T,)",
+        own_tokens_kl.kl,
+        cases_tokens_losses.k3_cases,
+    ),
+    Row(
+        "E2.7",
+        "pi* = ref exp(r / beta) / Z,  V(h) = beta log sum of ref(a|h) exp(Q(h,a) / beta)",
+        "pi_star(i) = f(ref, r, beta): probabilities of sequences (n,)",
+        own_tokens_optimum.optimum,
+        cases_tokens.optimum_cases,
+    ),
+    Row(
+        "E2.8",
+        "a(p) = 1 - p^G - (1-p)^G,  E[update of kept groups] = E[update] / a",
+        "share(i) = f(p, G): share of groups kept (n,)",
+        own_tokens_dynamic.dynamic,
+        cases_tokens.share_cases,
+    ),
+    Row(
+        "E2.9",
+        "mean over groups of (sum over the group's tokens of x / number of the group's tokens)",
+        "loss = f(x, mask, group): token-level loss of a batch",
+        joined(own_tokens_lengths.aggregated, own_tokens_groups.averaged),
+        cases_tokens_losses.mean_cases,
+    ),
+    Row(
+        "E2.10",
+        "networks = 1 + critic + KL,  passes = drawn / used + epochs + critic (1 + epochs) + KL",
+        "counts(i) = f(critic, kl, epochs, kept): networks held, passes per token (2,)",
+        own_tokens_engines.held,
+        cases_tokens_engines.count_cases,
+    ),
+    Row(
+        "E2.11",
+        "penalty = clip((longest - cache - length) / cache, -1, 0),  clip(rho, 1 - low, 1 + high), high > low",
+        "penalty(i) = f(length, longest, cache): of overlong answers (B,)",
+        joined(own_tokens_lengths.shaped, own_tokens_groups.clipped),
+        cases_tokens.penalty_cases,
+    ),
+    Row(
+        "E2.12",
+        "settings and rewards as engines name them and ask for them",
+        "rewards(i) = f(prompts, completions): of the copy task (B,)",
+        own_tokens_engines.handed_over,
+        cases_tokens_engines.reward_cases,
+    ),
+)
