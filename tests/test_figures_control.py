@@ -24,6 +24,7 @@ from tabrl.figures.cliff import RULES, exploring_lines, online_returns, performa
 from tabrl.figures.control_runs import episode_lengths, episode_returns, first_episodes
 from tabrl.figures.maze import expected_steps, step_counts
 from tabrl.figures.policy_gallery import POLICIES
+from tabrl.figures.token_gallery import TOKENS
 from tabrl.plots.grid import INK
 
 
@@ -288,7 +289,7 @@ def test_gallery(name: str) -> None:
 
 def test_gallery_lists_the_figures() -> None:
     book = {"6.2", "6.3", "6.5", "7.2", "8.2", "12.3", "12.6", "12.8", "example-6.2", "example-6.6"}
-    assert set(gallery.FIGURES) == book | set(POLICIES)
+    assert set(gallery.FIGURES) == book | set(POLICIES) | set(TOKENS)
     assert all(gallery.FIGURES[name].runs >= 30 for name in book)
     assert all("\n" not in x.summary and x.runs >= 2 for x in gallery.FIGURES.values())
 

@@ -1,7 +1,6 @@
 """The exact answers about token policies, against lists of all sequences, models, differences and networks."""
 
 from itertools import product
-from math import comb
 from typing import Any
 
 import numpy as np
@@ -81,17 +80,6 @@ def test_pass_at_k_counts_tuples_of_answers(k: int) -> None:
         close(found, chance)
 
 
-def test_dead_prompts() -> None:
-    task = TokenTask("four", ("no", "yes"), ("a", "b", "c", "d"), 1, second, weights=np.array([0.7, 0.1, 0.1, 0.1]))
-    p = np.array([0.0005, 0.01, 0.5, 0.9999])  # the last one is nearly always right: solved, not dead
-    policy = TableLM(task, np.log(np.column_stack([1 - p, p])))
-    close(exact.success(task, policy), p)
-    G = 16
-    mixed = [sum(comb(G, K) * q**K * (1 - q) ** (G - K) for K in range(1, G)) for q in p]
-    assert [m < 0.01 for m in mixed] == [True, False, False, True]
-    assert exact.dead_prompts(task, policy, G) == 0.25
-
-
 # ---- which sequences ----
 
 
@@ -153,7 +141,6 @@ def test_a_network_has_the_answers_of_the_table_of_its_logits(eos: bool) -> None
     for f in (exact.objective, exact.success, exact.lengths, exact.truncated, exact.sequence_probabilities):
         close(f(task, nets[0]).numpy(), f(task, tables[0]))
     close(exact.pass_at_k(task, nets[0], 3).numpy(), exact.pass_at_k(task, tables[0], 3))
-    close(exact.dead_prompts(task, nets[0], 2).item(), exact.dead_prompts(task, tables[0], 2))
     for x, y in zip(exact.values(task, nets[0]), exact.values(task, tables[0]), strict=True):
         close(x.numpy(), y)
     for mine, theirs in (

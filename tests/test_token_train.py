@@ -197,6 +197,14 @@ def test_the_cosine_is_that_of_the_estimate_without_kl_and_entropy() -> None:
     assert x.cosine == pytest.approx(expected, abs=1e-12) and 0 < x.cosine < 1
 
 
+def test_dead_prompts_are_those_that_fail_in_99_of_100_groups() -> None:
+    task = TokenTask("four", ("no", "yes"), ("a", "b", "c", "d"), 1, lambda prompt, tokens: 1.0 * tokens[:, 0])
+    p = np.array([0.0005, 0.01, 0.5, 0.9999])  # (1 - p)^16 = .992, .851, 0, 0
+    policy = TableLM(task, np.log(np.column_stack([1 - p, p])))
+    x = next(train.grpo(task, policy, np.random.default_rng(0), step=1e-300))
+    assert x.p == pytest.approx(p, rel=1e-12) and x.dead == 1
+
+
 def test_networks_and_passes() -> None:
     """PPO holds a critic and a reference, GRPO with a KL a reference, DAPO neither. Ledger E2.10."""
     task = ragged()
