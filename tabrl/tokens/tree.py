@@ -9,12 +9,13 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import numpy as np
+import numpy.typing as npt
 
 from tabrl._xp import Array
 from tabrl.errors import ModelError, ShapeError
 from tabrl.types import F, I
 
-Verifier = Callable[[I, I], F]  # prompts (n,) and their tokens (n,T) to rewards (n,)
+Verifier = Callable[[I, I], npt.NDArray[Any]]  # prompts (n,) and their tokens (n,T) to rewards (n,)
 BLOCK = 2**20  # sequences that a verifier is asked about at once, at most
 
 
