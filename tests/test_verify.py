@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rational as other_judge
+from exercise_files import wrong_rows
 from hypothesis import given, settings
 from models import mdps, random_policy
 
@@ -215,6 +216,7 @@ MISTAKES: list[tuple[str, str, Callable[..., A]]] = [
     ("E1.5", "gamma multiplies the reward", lambda P, r, g: iterate(P, g * r, g)),
     ("E1.5", "stop after two sweeps", lambda P, r, g: iterate(P, r, g, n=2)),
     ("E1.5", "stopped too early", lambda P, r, g: iterate(P, r, g, tol=1e-5)),
+    *wrong_rows(ROWS),
 ]  # fmt: skip
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import complex_step as other
 import numpy as np
 import pytest
+from exercise_files import wrong_rows
 from scipy.special import rel_entr
 from test_verify import changed
 
@@ -548,6 +549,7 @@ MISTAKES: list[tuple[str, str, Callable[..., A]]] = [
     ("E1.16", "total variation", lambda p, q: abs(p - q).sum(1) / 2),
     ("E1.16", "squared distance", lambda p, q: ((p - q) ** 2).sum(1)),
     ("E1.16", "mean over the actions", lambda p, q: rel_entr(p, q).mean(1)),
+    *wrong_rows(ROWS),
 ]  # fmt: skip
 
 

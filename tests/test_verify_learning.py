@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import pytest
 import test_prediction as other
+from exercise_files import wrong_rows
 from test_td_moments import literal as long_recursion
 from test_verify import changed
 
@@ -428,6 +429,7 @@ MISTAKES: list[tuple[str, str, Callable[..., A]]] = [
     ("E1.14", "go on across the end", lambda r, d, rho: per_decision(r, everywhere(d), rho)),
     ("E1.14", "gamma multiplies the reward", lambda r, d, rho: per_decision(d * r, d, rho)),
     ("E1.14", "discount of the next step", lambda r, d, rho: per_decision(r, shifted(d), rho)),
+    *wrong_rows(ROWS),
 ]  # fmt: skip
 
 

@@ -1,4 +1,4 @@
-"""The command line: `tabrl report`, `solve`, `learn`, `tokens`, `figure`, `envs`, `verify`.
+"""The command line: `tabrl report`, `solve`, `learn`, `tokens`, `figure`, `envs`, `verify`, `lesson`, `exercise`.
 
 One function per command, and one row per command in `COMMANDS`. Exit codes: 0 done; 1 not converged or a
 check failed; 2 wrong usage or unreadable input; 130 interrupted. Everything heavy is imported in the command.
@@ -11,7 +11,9 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from tabrl.cli.exercise import exercise, exercise_arguments
 from tabrl.cli.learning import learn, learn_arguments
+from tabrl.cli.lesson import lesson, lesson_arguments
 from tabrl.cli.pages import report, report_arguments
 from tabrl.cli.parts import (
     DONE,
@@ -204,4 +206,6 @@ COMMANDS: dict[str, Command] = {
     "figure": Command("draw a learning figure of the textbook anew, with exact lines", figure_arguments, figure),
     "envs": Command("list the worlds", envs_arguments, list_worlds),
     "verify": Command("compare values with the closed forms of the ledger", verify_arguments, verify),
+    "lesson": Command("read a lesson in the browser, or list them", lesson_arguments, lesson),
+    "exercise": Command("write an update yourself, and be told which mistake you made", exercise_arguments, exercise),
 }

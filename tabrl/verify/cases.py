@@ -33,6 +33,7 @@ from tabrl.verify.mistakes import (
 )
 from tabrl.verify.models import Instance, instances
 from tabrl.verify.record import Case
+from tabrl.verify.wrong_models import wrong_maxima, wrong_rewards
 
 
 @cache
@@ -47,6 +48,7 @@ def evaluation_cases() -> list[Case]:
             "you use equal weights instead of pi": value_of(uniform),
             "you take the best action instead of the average over pi": rational.best_values,
             PAYS_LATE: scaled(answer),
+            **wrong_rewards(x, answer),
         }
         P, r, gamma = x.arrays
         return Case(
@@ -74,6 +76,7 @@ def backup_cases() -> list[Case]:
             "you use new values within the sweep (in place); T_pi V needs the old ones": lambda t: in_place(t, x.pi, V),
             "you return V_pi, the fixed point, instead of one backup": lambda t: x.V_pi,
             PAYS_LATE: lambda t: [t.gamma * y for y in backup(t._replace(gamma=Fraction(1)), x.pi, V)],
+            **wrong_rewards(x, answer),
         }
         P, r, gamma = x.arrays
         expected = floats(answer(x.tables))
@@ -103,6 +106,9 @@ def policy_cases() -> list[Case]:
                 lambda t: chosen(t, policy_values(t, uniform(t)))
             ),
             FORGETS: lambda t: policy_values(t, undiscounted_policy(t._replace(gamma=Fraction(1)))),
+            "the maximum is over V of the next states: the reward of the action is left out of Q": value_of(
+                lambda t: chosen(t._replace(r=[[Fraction()] * len(row) for row in t.r], gamma=Fraction(1)), x.V_star)
+            ),
         }
 
         def measure(pi: F) -> F:
@@ -130,7 +136,7 @@ def optimal_cases() -> list[Case]:
         }
         return Case(
             x.name, x.arrays, (x.mdp.S,), "s", floats(x.V_star),
-            cache(lambda: answers(x.tables, rational.best_values, others)),
+            cache(lambda: [*answers(x.tables, rational.best_values, others), *wrong_maxima(*x.arrays)]),
             remark=stopped_early(x, x.V_star, lambda V: best_backup(x.tables, V)),
         )  # fmt: skip
 

@@ -45,6 +45,9 @@ class Rules(NamedTuple):
     late: bool = False  # delta for the actor is computed after the critic has moved
     old_scores: bool = False  # all scores from the first theta
     learns: bool = True  # the critic moves
+    ahead: float = 1.0  # how much of V(s') is added
+    attached: bool = False  # the actor's loss moves the critic as well
+    reaches: float = 1.0  # how much of that reaches V(s')
     sign: float = 1.0
 
 
@@ -66,7 +69,11 @@ def one_pass(x: Play, rules: Rules | None = None) -> F:
     theta, V, fade = x.theta.copy(), x.V.copy(), 1.0
     for t, (s, a, y) in enumerate(zip(x.s, x.a, x.s[1:], strict=False)):
         p = complex_step.softmax((x.theta if rules.old_scores else theta)[s], True)
-        delta = error = x.r[t] + x.discount[t] * V[y] - rules.own * V[s]
+        delta = error = x.r[t] + rules.ahead * x.discount[t] * V[y] - rules.own * V[s]
+        if rules.attached:
+            pull = x.beta * fade * np.log(p[int(a)])
+            V[s] -= pull
+            V[y] += pull * rules.reaches * x.discount[t]
         V[s] += rules.learns * x.beta * (fade if rules.fade_critic else 1.0) * delta
         if rules.late:
             error = x.r[t] + x.discount[t] * V[y] - V[s]
@@ -88,7 +95,9 @@ def wrong_passes(x: Play) -> Mistakes:
         "the actor's TD error is computed after the critic has moved": Rules(late=True),
         "all scores come from the policy before the episode": Rules(old_scores=True),
         "the critic does not learn along the way": Rules(learns=False),
+        "there is no bootstrap: delta needs the value of the next state": Rules(ahead=0.0),
     }
+    attached = [Rules(attached=True), Rules(attached=True, reaches=0.0)]
     plays = {
         "the step sizes are exchanged": x._replace(alpha=x.beta, beta=x.alpha),
         BOOTSTRAPS: x._replace(discount=np.full(len(x.r), x.discount.max())),
@@ -100,6 +109,7 @@ def wrong_passes(x: Play) -> Mistakes:
     return [
         *((name, one_pass(x, y)) for name, y in rules.items()),
         *((name, one_pass(y)) for name, y in plays.items()),
+        *(("the TD error is not detached: the actor's loss moves the critic too", one_pass(x, y)) for y in attached),
         ("you use the return less V(s) instead of the TD error", monte_carlo(x)),
     ]
 

@@ -172,6 +172,12 @@ def wrong_estimates(x: Trace, a: I, baseline: F, gamma: Fraction) -> dict[str, R
         "you take the mean over the steps instead of the sum": [y / T for y in right],
         WRONG_SIGN: [-y for y in right],
         **{name: score_sum(x, a, G, gamma) for name, G in wrong_returns(x, b).items()},
+        "the mean of the scores is multiplied by the sum of the rewards": [
+            y / T for y in score_sum(x, a, [sum(x.r, ZERO)] * T, ONE)
+        ],
+        "the baseline depends on the action: b(a[t]) instead of b(s[t])": score_sum(
+            x, a, [G - b[k] for G, k in zip(returns()(x), a.tolist(), strict=True)], gamma
+        ),
         FORGETS: score_sum(x, a, undiscounted, ONE),
         "only the scores are discounted, the returns are not": score_sum(x, a, undiscounted, gamma),
     }

@@ -69,6 +69,8 @@ def wrong_averages(x: list[Trace]) -> Mistakes:
         *((mistake, collected(y, first)) for mistake, y in episodes.items()),
         ("you use the return of the whole episode for all its states", collected(x, first, start=lambda t: 0)),
         ("the return leaves out the first reward", collected([late(y) for y in x], first, start=lambda t: t + 1)),
+        ("you discount from the start of the episode instead of from t", collected(x, first, rest=from_start)),
+        ("you add up the past instead of the future: go through the episode backwards", collected(x, first, rest=past)),
         ("you add first visits up but divide by the number of all visits", shared(x)),
     ]
     return [(mistake, floats(V)) for mistake, V in wrong]
@@ -89,13 +91,13 @@ def collected(
     visits: Visits,
     combine: Callable[[Row], Fraction] = mean,
     start: Callable[[int], int] = lambda t: t,
+    rest: Callable[[Trace, int], Fraction] = lambda x, t: literal.monte_carlo_return(x, [ZERO] * (len(x.r) + 1), t),
 ) -> Row:
     """Combine, for each state, the returns from start(t) of the chosen visits t; 0 without a visit."""
     found: list[Row] = [[] for _ in range(S)]
     for y in x:
-        nothing = [ZERO] * (len(y.r) + 1)
         for t in visits(y):
-            found[y.s[t]].append(literal.monte_carlo_return(y, nothing, start(t)))
+            found[y.s[t]].append(rest(y, start(t)))
     return [combine(G) if G else ZERO for G in found]
 
 
@@ -112,6 +114,19 @@ def last_visits(x: Trace) -> list[int]:
 def late(x: Trace) -> Trace:
     """The episode with one more step, which pays nothing."""
     return x._replace(r=[*x.r, ZERO], discount=[*x.discount, ZERO])
+
+
+def from_start(x: Trace, t: int) -> Fraction:
+    """The sum over k >= t of discount[0] … discount[k-1] r[k]."""
+    return literal.weights(x.discount)[t] * literal.monte_carlo_return(x, [ZERO] * (len(x.r) + 1), t)
+
+
+def past(x: Trace, t: int) -> Fraction:
+    """The sum over k <= t of gamma^(t-k) r[k]: G = r + gamma G, forwards."""
+    gamma, G = max(x.discount), ZERO
+    for r in x.r[: t + 1]:
+        G = r + gamma * G
+    return G
 
 
 def shared(x: list[Trace]) -> Row:
@@ -162,6 +177,7 @@ def wrong_sums(x: Trace, rho: Row) -> Mistakes:
     ones, T, g = [ONE] * len(rho), len(rho), max(x.discount)
     plain = recursion(x, ones, ones)
     start = literal.weights(rho)
+    weighed = [literal.product(rho[k:]) * r for k, r in enumerate(x.r)]
     wrong = {
         "you multiply every reward by the ratios of the whole rest of the episode (the ordinary estimate)": [
             literal.product(rho[t:]) * plain[t] for t in range(T)
@@ -169,6 +185,9 @@ def wrong_sums(x: Trace, rho: Row) -> Mistakes:
         "you leave the ratios out": plain,
         "you weigh a reward by the ratio of its own action alone, not by the product": recursion(x, rho, ones),
         "the ratio of an action weighs what comes after its reward, but not the reward itself": recursion(x, ones, rho),
+        "you multiply the ratios in the wrong order: a reward is weighed by the actions after it": [
+            rational.dot(literal.weights(x.discount[t:-1]), weighed[t:]) for t in range(T)
+        ],
         "you use the ratio of the next action (shifted by one step)": sums(x, [*rho[1:], ONE]),
         "you use the ratio of the action before (shifted by one step)": sums(x, [ONE, *rho[:-1]]),
         "you multiply the ratios from the start of the episode instead of from t": [

@@ -15,6 +15,7 @@ from tabrl.verify.literal import ZERO, Trace, moved
 from tabrl.verify.mistakes import FORGETS, PAYS_LATE, Mistakes, floats
 from tabrl.verify.record import Case
 from tabrl.verify.recorded import Recording, recordings
+from tabrl.verify.wrong_updates import next_moved, one_step, read_late, residual
 
 Answer: TypeAlias = Callable[[Trace], Row]
 Target: TypeAlias = Callable[[Trace, Row, int], Fraction]  # of step t, from the values V
@@ -65,6 +66,7 @@ def passes(V: Row, alpha: Fraction, target: Target) -> dict[str, Answer]:
         "you add alpha times the target without subtracting V(s)": whole,
         "you go through the episode backwards": lambda x: towards(x, order=reversed(range(len(x.r)))),
         "you leave out the last step": lambda x: towards(x, order=range(len(x.r) - 1)),
+        "the sign of delta is wrong: V(s) moves away from its target": lambda x: towards(x, -alpha),
     }
 
 
@@ -86,34 +88,12 @@ def td_case(x: Recording) -> Case:
             y, V, alpha
         ),
         "you move the state that is reached instead of the one that is left": lambda y: next_moved(y, V, alpha),
+        "V(s') is read after V(s) has moved: it matters where s' is s": lambda y: read_late(y, V, alpha),
     }
     return Case(
         x.name, (x.V, x.s, x.r, x.discount, x.alpha), (len(V),), "s", floats(literal.td0(x.trace, V, alpha)),
         cache(lambda: answers(x.trace, lambda y: literal.td0(y, V, alpha), others)),
     )  # fmt: skip
-
-
-def one_step(x: Trace, V: Row, t: int) -> Fraction:
-    """r[t] + discount[t] V(s[t+1])."""
-    return x.r[t] + x.discount[t] * V[x.s[t + 1]]
-
-
-def residual(x: Trace, V: Row, alpha: Fraction) -> Row:
-    """Descend the squared TD error: V(s[t+1]) moves against V(s[t])."""
-    V = list(V)
-    for t in range(len(x.r)):
-        delta = one_step(x, V, t) - V[x.s[t]]
-        V[x.s[t]] += alpha * delta
-        V[x.s[t + 1]] -= alpha * x.discount[t] * delta
-    return V
-
-
-def next_moved(x: Trace, V: Row, alpha: Fraction) -> Row:
-    """Add the step to the wrong state."""
-    V = list(V)
-    for t in range(len(x.r)):
-        V[x.s[t + 1]] += alpha * (one_step(x, V, t) - V[x.s[t]])
-    return V
 
 
 # E1.8
@@ -151,6 +131,12 @@ def n_step_case(x: Recording, n: int) -> Case:
             lambda y, now, t: valued(y, now, t, n, y.discount[min(t + n, len(y.r)) - 1])
         ),
         "the value of the state n steps on is not discounted": towards(lambda y, now, t: valued(y, now, t, n, 1)),
+        "the value of the state n steps on is discounted n - 1 times, not n": towards(
+            lambda y, now, t: valued(y, now, t, n, powered(y, t, n, -1))
+        ),
+        "the value of the state n steps on is discounted n + 1 times, not n": towards(
+            lambda y, now, t: valued(y, now, t, n, powered(y, t, n, 1))
+        ),
         "rewards within the n steps are not discounted": towards(lambda y, now, t: undiscounted(y, now, t, n)),
     }
     return Case(
@@ -165,6 +151,12 @@ def valued(x: Trace, V: Row, t: int, n: int, weight: Fraction | int) -> Fraction
     h = min(t + n, len(x.r))
     rewards = literal.n_step_return(x, [ZERO] * len(x.s), t, n)
     return rewards + weight * V[x.s[h]]
+
+
+def powered(x: Trace, t: int, n: int, more: int) -> Fraction:
+    """Gamma^(steps + more), and 0 at the end of the episode."""
+    h = min(t + n, len(x.r))
+    return max(x.discount) ** (h - t + more) if x.discount[h - 1] else ZERO
 
 
 def undiscounted(x: Trace, V: Row, t: int, n: int) -> Fraction:
@@ -208,6 +200,9 @@ def lambda_case(x: Recording, lam: float) -> Case:
         ),
         "you leave out the factor 1 - lam of the weights": weighted(
             lambda n, left: y ** (n - 1)
+        ),
+        "the last return, that of all steps, is left out: its weight is lam^(T-t-1)": weighted(
+            lambda n, left: last(n, left) if n < left else ZERO
         ),
         "the weights start with lam instead of 1": weighted(lambda n, left: y * last(n, left)),
         "lam and 1 - lam are exchanged": lambda z: literal.recursive_lambda_returns(z, v, 1 - y),
