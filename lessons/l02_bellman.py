@@ -167,7 +167,7 @@ def _():
 @app.cell(hide_code=True)
 def _():
     gamma = mo.ui.slider(0, 0.95, 0.05, value=0.5, label="discount γ", show_value=True)
-    x = mo.ui.slider(0, 1, 0.25, value=1, label="chance x that a worn machine is repaired", show_value=True)
+    x = mo.ui.slider(0, 1, 0.25, value=1, label="chance of a repair x", show_value=True)
     mo.hstack([gamma, x], justify="start", gap=3)
     return gamma, x
 
@@ -205,7 +205,7 @@ def draw_errors(ax: Axes, gamma: float, error: F) -> None:
     """Draw the largest error after each sweep, and the guarantee gamma**k."""
     k = np.arange(len(error))
     most = np.maximum(gamma**k * error[0], 1e-12)
-    ax.semilogy(k, most, color=INK, ls="--", lw=1.3, label=r"guarantee: $\gamma^k$ times the first error")
+    ax.semilogy(k, most, color=INK, ls="--", lw=1.5, zorder=3, label=r"guarantee: $\gamma^k$ times the first error")
     ax.semilogy(k, np.maximum(error, 1e-12), "o-", color=GREY, ms=3, lw=1, label=r"error max$|V_k - V_\pi|$")
     ax.axhline(error[0] / 1000, color=COLOURS[1], lw=1.2, ls=":", label="a thousandth of the first error")
     ax.set(xlabel="sweep k", ylabel="error (reward)", ylim=(1e-5, 100))

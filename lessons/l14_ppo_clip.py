@@ -259,11 +259,11 @@ def _(guess):
         "without the clip many runs end with a wrong arm",
         r"""
         Without noise more passes are just more speed, clip or no clip: look at the dashed lines. With noise the late
-        passes climb on what the sixteen pays happened to be. An arm that looked bad is pushed to a probability near 0,
-        is never pulled again, and nobody ever learns better. The clip lets no update say more than "a fifth more, a
-        fifth less", so an error of one batch is mended by the next. Its price is seen early on: with the clip the mean
-        of the first updates is lower. Try a wide clip, and see the failures come back. And no clip promises anything:
-        with ε = 0.2 a few runs may still be lost.
+        passes climb on what the sixteen pays happened to be. An arm that looked bad is pushed to a probability near
+        0, is never pulled again, and nobody ever learns better. With the clip the push ends where an update has said
+        "a fifth more, a fifth less", so an error of one batch is mended by the next. Its price is seen early on: with
+        the clip the mean of the first updates is lower. Try a wide clip, and see the failures come back. And no clip
+        promises anything: with ε = 0.2 a few runs may still be lost.
         """,
     )
     return

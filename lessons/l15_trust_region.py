@@ -386,8 +386,7 @@ def _():
 
         Nowhere. It needs only the direction $x$ with $Fx = \nabla J$, and ten or so products $Fv$ give it well
         enough, by conjugate gradients (`tabrl.trpo.conjugate_gradient`). A product costs about as much as two
-        gradients. PPO leaves
-        even that out, which is one reason why language models are trained with the clip.
+        gradients. PPO leaves even that out, which is one reason why language models are trained with the clip.
         """
     )
     return

@@ -25,6 +25,7 @@ with app.setup:
     from tabrl.tokens.rollout import Rollouts, sample
     from tabrl.tokens.table import TableLM
     from tabrl.tokens.tree import prefixes
+    from tabrl.types import F
 
     TASK, ANSWERS = parity(1, length=3), 2000
     EOS = 2  # the number of the token that ends an answer; 0 and 1 are themselves
@@ -225,6 +226,12 @@ def draw_share(ax: Axes, e: float, x: Rollouts, whole: bool) -> None:
 
 
 @app.function
+def spread(x: F) -> str:
+    """The mean of a sample and two standard errors, as text."""
+    return f"{x.mean():.4f} ± {2 * standard_error(x):.4f}"
+
+
+@app.function
 def figure(e: float, x: Rollouts, whole: bool = True) -> Figure:
     """The tree of prefixes, the lengths of answers, and what they earn."""
     fig = new_figure(12, 4.3)
@@ -242,9 +249,11 @@ def _(e, guess):
     _table = f"""
     | e = {e.value:g} | exact | {ANSWERS:,} answers |
     |:--|--:|--:|
-    | share of right answers, J | {exact.objective(TASK, _lm):.4f} | {_x.reward.mean():.4f} |
-    | tokens of an answer | {_mean:.4f} | {_x.length.mean():.4f} |
-    | share that the limit cuts | {exact.truncated(TASK, _lm):.4f} | {_x.truncated.mean():.4f} |
+    | share of right answers, J | {exact.objective(TASK, _lm):.4f} | {spread(_x.reward)} |
+    | tokens of an answer | {_mean:.4f} | {spread(_x.length)} |
+    | share that the limit cuts | {exact.truncated(TASK, _lm):.4f} | {spread(_x.truncated * 1.0)} |
+
+    <small>± is two standard errors: each exact number lies within them about 19 times out of 20.</small>
     """
     _alt = f"Tree of prefixes, lengths and the share of right answers where <eos> has probability {e.value:g}"
     mo.vstack([parts.picture(figure(e.value, _x, guess.value is not None), _alt), mo.md(_table)])
@@ -316,16 +325,14 @@ def _():
     parts.correction(
         11,
         r"""
-        The four lines of section 2 need four words more.
+        The definitions of section 2 need four words more.
 
         1. A sum that begins at $t$ is the **return to go**, not the accumulated return of the answer. Both give the
-        right
-           mean update; the whole return brings the noise of tokens that were written before $o_t$ (left).
+           right mean update; the whole return brings the noise of tokens that were written before $o_t$ (left).
         2. $s_t$ holds the tokens **before** $o_t$. With $o_t$ in it, its value is $Q(s_t, o_t)$, and as a baseline that
            takes away all that $o_t$ could be judged by: the mean update is 0 (left, bottom).
         3. **γ = 1** has to be said. A discount makes right answers short: their worth falls with each token (middle;
-        the
-           uniform policy, answers of at most six tokens).
+           the uniform policy, answers of at most six tokens).
         4. `<eos>` and the **length limit** are both ends. Nothing is bootstrapped behind them, and how many tokens are
            left is part of the state: values differ from those of answers that could go on for ever (right).
         """,
