@@ -597,3 +597,9 @@ def test_torch_trees_are_refused() -> None:
     tree = task.tree._replace(reward=torch.zeros(task.N, task.V, dtype=torch.float64))
     with pytest.raises(TypeError, match="torch tensor"):
         expected_gradient(tree, some_logp(task, 1), Estimator(4))
+
+
+def test_logits_are_not_taken_for_log_probabilities() -> None:
+    task = TokenTask("one", ("0", "1"), ("say 1",), 1, lambda prompt, tokens: 1.0 * tokens[:, 0])
+    with pytest.raises(ModelError, match=r"logp\[0\] sums to 2"):
+        expected_gradient(task.tree, np.zeros((1, 2)), Estimator(4))

@@ -284,7 +284,7 @@ def test_files_of_other_runs_are_refused(tmp_path: Path) -> None:
     task, file = ragged(), tmp_path / "run.npz"
     rng = np.random.default_rng(0)
     train.grpo(task, table(task, 0), rng).save(file)
-    with pytest.raises(ModelError, match="critic"):
+    with pytest.raises(ModelError, match="method"):
         train.ppo(task, table(task, 0), TableCritic(task), rng).resume(file)
     other = TokenTask("other", ("0", "1", "<eos>"), ("one", "two"), 4, digits, True)
     with pytest.raises(ModelError, match="other"):
@@ -303,7 +303,16 @@ def test_files_of_other_runs_are_refused(tmp_path: Path) -> None:
         (lambda t, p, rng: train.grpo(t, p, rng, clip=0.1), "'clip' is no part of a method"),
         (lambda t, p, rng: train.grpo(ragged(), p, rng), "policy is made for"),
         (lambda t, p, rng: train.grpo(t, p, rng, every=0), "every is 0"),
-        (lambda t, p, rng: next(train.grpo(t, p, rng, draw=Groups(1))), "1 sample"),
+        (lambda t, p, rng: next(train.grpo(t, p, rng, draw=Groups(1))), "G is 1"),
+        (lambda t, p, rng: train.grpo(t, p, rng, draw=Groups(4, 0)), "n is 0"),
+        (lambda t, p, rng: train.grpo(t, p, rng, draw=Groups(4.0)), "G is 4.0"),  # type: ignore[arg-type]
+        (lambda t, p, rng: train.grpo(t, p, rng, G=8), r"write draw=Groups\(G\)"),
+        (lambda t, p, rng: train.grpo(t, p, rng, entropy=math.nan), "entropy is nan"),
+        (lambda t, p, rng: train.grpo(t, p, rng, entropy=-1.0), "entropy is -1"),
+        (lambda t, p, rng: train.grpo(t, p, rng, kl=Penalty(math.nan)), "beta is nan"),
+        (lambda t, p, rng: train.grpo(t, p, rng, kl=Penalty(-0.1)), "beta is -0.1"),
+        (lambda t, p, rng: train.grpo(t, p, rng, kl=Penalty(0.1, "k4")), "kind is 'k4'"),
+        (lambda t, p, rng: train.ppo(t, p, TableCritic(ragged()), rng), "critic is made for"),
         (lambda t, p, rng: next(train.grpo(t, p, rng, how="tokens")), "how is 'tokens'"),
         (lambda t, p, rng: train.grpo(t, p, rng, kl=Penalty(0.1, place="rewards")), "place is 'rewards'"),
     ],
@@ -312,6 +321,29 @@ def test_errors(call: Callable[..., Any], message: str) -> None:
     task = ragged()
     with pytest.raises(ValueError, match=message):
         call(task, table(task, 0), np.random.default_rng(0))
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda t, p, rng: train.grpo("copy", p, rng), "task is 'copy'"),  # type: ignore[arg-type]
+        (lambda t, p, rng: train.grpo(t, p.theta, rng), "policy is a ndarray"),
+        (lambda t, p, rng: train.grpo(t, p, 0), "rng is 0"),  # type: ignore[arg-type]
+        (lambda t, p, rng: train.grpo(t, p, rng, draw=8), "draw is 8"),
+        (lambda t, p, rng: train.grpo(t, p, rng, kl=0.1), "kl is 0.1"),
+        (lambda t, p, rng: train.grpo(t, p, rng, loss="clip"), "loss is 'clip'"),
+    ],
+)
+def test_wrong_types(call: Callable[..., Any], message: str) -> None:
+    task = ragged()
+    with pytest.raises(TypeError, match=message):
+        call(task, table(task, 0), np.random.default_rng(0))
+
+
+def test_process_supervision_needs_steps() -> None:
+    task = TokenTask("plain", ("0", "1"), ("x",), 2, lambda prompt, tokens: 1.0 * tokens[:, 0])
+    with pytest.raises(ModelError, match="rewards no steps"):
+        train.grpo(task, TableLM(task), np.random.default_rng(0), credit=Process())
 
 
 # ---- PPO ----

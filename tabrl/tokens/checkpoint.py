@@ -28,8 +28,9 @@ def save(run: "Training", path: str | Path) -> None:
 def state(run: "Training") -> dict[str, Any]:
     """All that changes during a run, by name: NumPy arrays, and the state of the random numbers as JSON."""
     found: dict[str, Any] = {
-        "format": np.int64(FORMAT), "task": np.str_(repr(run.policy.task)), "k": np.int64(run.k), "t": np.int64(run.t),
-        "beta": np.float64(run.beta), "rng": np.str_(json.dumps(run.rng.bit_generator.state, default=int)),
+        "format": np.int64(FORMAT), "task": np.str_(repr(run.policy.task)), "method": np.str_(repr(run.method)),
+        "k": np.int64(run.k), "t": np.int64(run.t), "beta": np.float64(run.beta),
+        "rng": np.str_(json.dumps(run.rng.bit_generator.state, default=int)),
         "theta": numbers(run.policy.theta), "reference": numbers(run.reference.theta),
     }  # fmt: skip
     for name, step in steps(run).items():
@@ -45,16 +46,15 @@ def load(run: "Training", path: str | Path) -> None:
     """Put a run where another one of the same task, method and sizes was saved. Raises ModelError for other files."""
     file = f"file[{str(path)!r}]"
     found, expected = contents(path, file), state(run)
+    for name in ("format", "task", "method"):
+        if name in found and str(found[name]) != str(expected[name]):
+            raise ModelError(f"{file} has the {name} {found[name]}; {expected[name]} is expected, as the run has it")
     for name, x in expected.items():
         if name not in found:
             raise ModelError(f"{file} has no {name}; a file written by a run of the same method is expected")
         same = found[name].shape == x.shape or (name.endswith(("_m", "_v")) and not (x.shape and found[name].shape))
         if not same or found[name].dtype.kind != x.dtype.kind:
             raise ModelError(f"{file}: {name} has shape {found[name].shape}; {x.shape} is expected, as the run has it")
-    if found["format"] != FORMAT or found["task"] != expected["task"]:
-        raise ModelError(
-            f"{file} is of {found['task']}, format {found['format']}; {expected['task']}, {FORMAT} is expected"
-        )
     fill(run, found)
 
 

@@ -14,11 +14,13 @@ from tabrl.tokens.credit import token_gae
 from tabrl.tokens.methods import Scored
 from tabrl.tokens.policy import Pull
 from tabrl.tokens.rollout import Rollouts
+from tabrl.tokens.task import TokenTask
 
 
 class Critic(Protocol):
     """Values of prefixes, with parameters."""
 
+    task: TokenTask  # whose prefixes it judges
     theta: Array  # (n,) all parameters; setting it sets them
     lr: float  # a step size of Adam that suits it
 
@@ -44,6 +46,9 @@ class Gae:
         check_lam(lam)
         self.critic, self.lam, self.clip, self.whiten = critic, lam, clip, whiten
         self.step = ascent(adam(critic.lr) if step is None else step)
+
+    def __repr__(self) -> str:
+        return f"Gae(lam={self.lam}, clip={self.clip}, whiten={self.whiten})"
 
     def advantages(self, batch: Scored) -> Array:
         """GAE (B,T); the targets are kept for `learn`."""

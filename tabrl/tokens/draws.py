@@ -9,7 +9,6 @@ import numpy as np
 
 from tabrl._xp import library
 from tabrl.control.acting import Rng
-from tabrl.on_policy import positive_count
 from tabrl.tokens.policy import Policy
 from tabrl.tokens.rollout import Rollouts, sample
 
@@ -45,7 +44,6 @@ class Groups(NamedTuple):
 
     def __call__(self, policy: Policy, rng: Rng) -> Drawn:
         """Draw one batch."""
-        positive_count("G", self.G)
         task = policy.task
         prompts = np.arange(task.K) if self.n is None else rng.choice(task.K, self.n, p=task.weights)
         prompt = policy.asarray(np.repeat(prompts, self.G))
@@ -69,7 +67,6 @@ class Dynamic(NamedTuple):
 
     def __call__(self, policy: Policy, rng: Rng) -> Drawn:
         """Draw until the batch is full."""
-        positive_count("limit", self.limit)
         wanted, used, parts, drawn, tokens = self.n or policy.task.K, 0, [], 0, 0.0
         for _ in range(self.limit):
             more = Groups(self.G, self.n)(policy, rng)

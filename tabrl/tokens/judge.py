@@ -10,12 +10,10 @@ import numpy as np
 from tabrl import divergences
 from tabrl._xp import Array
 from tabrl.decisions import cosine
-from tabrl.errors import ModelError
 from tabrl.tokens.draws import Drawn
 from tabrl.tokens.exact import amount, kl_rows
 from tabrl.tokens.policy import Policy
 from tabrl.tokens.recursion import evaluate, log_softmax
-from tabrl.tokens.task import TokenTask
 from tabrl.tokens.tree import Tree
 from tabrl.types import F
 
@@ -105,9 +103,3 @@ def best_answers(tree: Tree) -> F:
 def numbers(x: Array) -> F:
     """A NumPy array of float64."""
     return np.asarray(x if isinstance(x, np.ndarray) else x.detach().cpu().numpy(), np.float64)
-
-
-def same_task(task: TokenTask, policy: Policy) -> None:
-    """Require a policy of the task."""
-    if policy.task is not task:
-        raise ModelError(f"policy is made for {policy.task!r}; a policy of {task!r}, the same object, is expected")

@@ -10,6 +10,7 @@ import numpy as np
 
 from tabrl import checks
 from tabrl._xp import library
+from tabrl.errors import ModelError
 from tabrl.tokens.counts import Estimator, check
 from tabrl.tokens.recursion import reach
 from tabrl.tokens.tree import Tree
@@ -30,7 +31,7 @@ def outcomes(tree: Tree, logp: F, reward: F | None = None) -> Outcomes:
     if library(tree.reward, "tree.reward") is not np:
         raise TypeError("tree.reward is a torch tensor; the task's own tree, in NumPy arrays, is expected")
     reward = tree.reward if reward is None else checks.real(reward, "reward", (tree.N, tree.V))
-    pi = np.exp(checks.real(logp, "logp", (tree.N, tree.V)))
+    pi = probabilities(tree, logp)
     value, inverse = np.unique(reward[tree.ends], return_inverse=True)
     label = np.zeros((tree.N, tree.V), np.int64)
     label[tree.ends] = inverse
@@ -49,6 +50,19 @@ def places(tree: Tree) -> tuple[I, I]:
     sizes = [tree.C**t for t in range(tree.L)]
     prompt = np.concatenate([np.repeat(np.arange(tree.K), n) for n in sizes])
     return prompt, np.repeat(np.arange(1, tree.L + 1), [tree.K * n for n in sizes])
+
+
+def probabilities(tree: Tree, logp: F) -> F:
+    """Exponentials of log-probabilities (N,V). Raises ModelError where a row does not sum to 1, as logits would not."""
+    pi: F = np.exp(checks.real(logp, "logp", (tree.N, tree.V)))
+    off = abs(pi.sum(1) - 1) > 1e-6  # float32 networks
+    if off.any():
+        h = int(off.argmax())
+        raise ModelError(
+            f"logp[{h}] sums to {pi[h].sum():.6g} as probabilities; log-probabilities are expected; "
+            "write recursion.log_softmax(logits)"
+        )
+    return pi
 
 
 def kept(tree: Tree, logp: F, G: int, *, reward: F | None = None) -> F:

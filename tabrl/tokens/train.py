@@ -11,18 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from tabrl._xp import Array, one_of
+from tabrl._xp import Array
 from tabrl.control.acting import Rng
 from tabrl.losses import adaptive_beta
-from tabrl.on_policy import positive_count
 from tabrl.optimise import Step, adam, ascent, held
 from tabrl.tokens import checkpoint
 from tabrl.tokens.credit import kl_rewards, terminal_rewards
 from tabrl.tokens.critic import Critic, Gae
+from tabrl.tokens.door import check_run, known_parts, same_task
 from tabrl.tokens.draws import Dynamic
-from tabrl.tokens.judge import Judge, Tally, TokenStep, same_task
+from tabrl.tokens.judge import Judge, Tally, TokenStep
 from tabrl.tokens.methods import Capped, Clip, Method, Outcome, Overlong, Penalty, Scored, Sequence, slope, taken
-from tabrl.tokens.penalties import PLACES
 from tabrl.tokens.policy import Policy
 from tabrl.tokens.recursion import log_softmax
 from tabrl.tokens.rollout import Rollouts
@@ -41,14 +40,10 @@ class Training(Iterator[TokenStep]):
         self, task: TokenTask, policy: Policy, rng: Rng, method: Method, *, step: Step | float | None = None,
         reference: Policy | None = None, every: int = 1,
     ) -> None:  # fmt: skip
-        same_task(task, policy)
-        positive_count("every", every)
-        positive_count("epochs", method.epochs)
-        if method.kl is not None:
-            one_of(PLACES, place=method.kl.place)
+        check_run(task, policy, rng, method, every)
         self.policy, self.rng, self.method, self.every = policy, rng, method, every
         self.reference = policy.copy() if reference is None else reference
-        same_task(task, self.reference)
+        same_task(task, self.reference, "reference")
         self.step = ascent(held(1.0, adam(policy.lr)) if step is None else step)
         self.beta = 0.0 if method.kl is None else method.kl.beta
         self.k = self.t = 0
@@ -219,9 +214,7 @@ def start(
     every: int, parts: dict[str, Any],
 ) -> Training:  # fmt: skip
     """A run of a method with some of its parts replaced. Raises ValueError for a part that methods do not have."""
-    for name in parts:
-        if name not in method._fields:
-            raise ValueError(f"{name!r} is no part of a method; one of {', '.join(method._fields)} is expected")
+    known_parts(parts)
     return Training(task, policy, rng, method._replace(**parts), step=step, reference=reference, every=every)
 
 

@@ -33,6 +33,9 @@ class Tree(NamedTuple):
     step_reward: Array  # (N,V) process reward of the step that ends with the token; 0 where none does
     step_end: Array  # (N,V) bool: whether a step ends with the token
 
+    def __repr__(self) -> str:
+        return f"Tree(K={self.K}, V={self.V}, C={self.C}, L={self.L}, {self.N} prefixes)"
+
     @property
     def N(self) -> int:
         """Number of prefixes."""
