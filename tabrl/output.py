@@ -21,6 +21,8 @@ def atomic(path: str | Path) -> Iterator[BinaryIO]:
     ['x']
     """
     target = Path(path)
+    if not target.parent.is_dir():
+        raise FileNotFoundError(f"path is {str(path)!r}; a file in a folder that exists is expected")
     handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -262,3 +262,10 @@ def test_runs_do_not_depend_on_their_neighbours() -> None:
     for name in set(Runs._fields) - {"tokens_per_s", "k", "theta"}:
         np.testing.assert_array_equal(getattr(few, name), getattr(many, name)[:, :2])
     np.testing.assert_array_equal(few.theta, many.theta[:2])
+
+
+@pytest.mark.parametrize("option", ["--plot", "--save", "--checkpoint"])
+def test_files_are_looked_at_before_the_work(option: str, capsys: pytest.CaptureFixture[str]) -> None:
+    name = "nowhere/x.png" if option == "--plot" else "nowhere/x.npz"
+    assert cli.main(["tokens", "copy", "--algo", "grpo", "--runs", "1", "--steps", "1000000", option, name]) == 2
+    assert f"{option} is '{name}'; a file in a folder that exists is expected" in capsys.readouterr().err

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from tabrl.cli.parts import DONE, UsageError, bar, console, figure_file, known, model, save_arrays
+from tabrl.cli.parts import DONE, UsageError, bar, console, figure_file, known, model, save_arrays, writable
 
 if TYPE_CHECKING:
     from tabrl.learners import Task
@@ -80,6 +80,7 @@ def learn(options: argparse.Namespace) -> int:
 
     known(options.algo, learners.LEARNERS, "algo")
     figure_file(options.plot)
+    writable(save=options.save)
     if options.seed < 0:
         raise UsageError(f"--seed is {options.seed}; a whole number >= 0 is expected")
     kind = learners.LEARNERS[options.algo].kind

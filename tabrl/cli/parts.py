@@ -29,9 +29,17 @@ def known(name: str, names: Any, what: str) -> None:
 
 
 def figure_file(path: str | None) -> None:
-    """Refuse the name of a figure whose ending says no format that can be written."""
+    """Refuse the name of a figure that cannot be written: a wrong ending, or no such folder."""
     if path and Path(path).suffix not in FIGURES:
         raise UsageError(f"--plot is {path!r}; a file ending in {', '.join(FIGURES)} is expected")
+    writable(plot=path)
+
+
+def writable(**files: str | None) -> None:
+    """Refuse, before any work, files to be written into folders that do not exist; by the name of the option."""
+    for option, path in files.items():
+        if path and not Path(path).parent.is_dir():
+            raise UsageError(f"--{option} is {path!r}; a file in a folder that exists is expected")
 
 
 def model(name: str, gamma: float | None) -> "MDP":

@@ -7,7 +7,7 @@ import argparse
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tabrl.cli.parts import DONE, UsageError, bar, console, figure_file, known, save_arrays
+from tabrl.cli.parts import DONE, UsageError, bar, console, figure_file, known, save_arrays, writable
 from tabrl.cli.token_settings import check, interval, maker, pair
 
 if TYPE_CHECKING:
@@ -69,6 +69,7 @@ def train(options: argparse.Namespace) -> int:
 
     check(options)
     figure_file(options.plot)
+    writable(save=options.save, checkpoint=options.checkpoint)
     if options.resume and not options.checkpoint:
         raise UsageError("--checkpoint is missing; the file that --resume goes on from is expected")
     if options.checkpoint and options.runs not in (None, 1):

@@ -28,7 +28,7 @@ class TokenStep(NamedTuple):
     kl: float  # KL(policy || reference) per sequence, in nats
     entropy: float  # expected entropy of a token's row, in nats
     dead: int  # prompts all of whose G answers miss the largest reward with a chance above 99 %
-    cosine: float  # between the last batch's estimate and the gradient of J at the policy before; nan where one is 0
+    cosine: float  # between the last batch's estimate and the gradient of J before; nan where one is 0 (flat groups)
     clip_fraction: float  # share of the tokens used where a bound changed the gradient, a mean over epochs
     kept: float  # share of the groups drawn that were used
     length: float  # mean number of tokens of the answers used; nan where none was
