@@ -82,7 +82,7 @@ def predict(question: str, guess: Any) -> mo.Html:
 def verdict(guess: Any, right: str, why: str) -> mo.Html:
     """What to say to a guess: nothing before it is made, then whether it holds, and why."""
     if guess.value is None:
-        return mo.md("*Choose an answer above; then move the slider and see.*")
+        return mo.md("*Choose an answer above; then try it in the figure.*")
     good = guess.value == right
     said = "**As you said.**" if good else f"**Not so: {right}.**"
     return mo.callout(mo.md(f"{said} {cleandoc(why)}"), kind="success" if good else "warn")
