@@ -37,6 +37,19 @@ def test_a_lesson_that_is_not_there(which: str, capsys: pytest.CaptureFixture[st
     assert f"lesson is {which!r}; a number from 1 to" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("gae", "'gae' is in the name of 12 (Generalised advantage estimation)\n"),
+        ("returns", "; 'returns' is in the name of 1 (Returns), 6 (n-step returns and TD), 7 (λ-returns and traces)\n"),
+        ("one", "or export, is expected; `tabrl lesson` lists them\n"),
+    ],
+)
+def test_a_word_is_looked_for_in_the_titles(word: str, expected: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert cli.main(["lesson", word]) == 2
+    assert capsys.readouterr().err.endswith(expected)
+
+
 @pytest.mark.parametrize("words", [["1"], ["1", "--edit"], ["export"]])
 def test_without_marimo(
     words: list[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]

@@ -1,8 +1,11 @@
 """What grading writes, a class of submissions, and `tabrl exercise`."""
 
+import ast
 import csv
 import io
 import json
+import os
+import shlex
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -142,7 +145,8 @@ def test_a_class_is_graded_and_nobody_harms_another(tmp_path: Path) -> None:
     assert reasons["ada"] == ["", ""]
     assert reasons["bob"] == ["you forget gamma", ""]
     assert reasons["cyd"] == ["it takes more than 2 s", "there is no function td0"]
-    assert reasons["dan"][0].startswith("there is no function returns; work.py is not Python: expected an indented")
+    assert reasons["dan"][0].startswith("work.py is not Python: expected an indented")
+    assert reasons["dan"][0].endswith("(line 1); mend that line; there is no function returns")
     assert "sign of delta" in reasons["eve"][1]
     assert found[4].feedback[0].text.startswith("returns is also in 2.py; the one in 1.py is graded.\nreturns: passed")
     assert reasons["fay"][0] == "there is no function returns, but return_s"
@@ -225,10 +229,19 @@ def test_check_a_class(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> No
     [
         (["check"], "FILE is missing"),
         (["check", "nowhere.py"], "nowhere.py is not there"),
-        (["check", "empty.py"], "other is no function of an exercise"),
+        (["check", "empty.py"], "empty.py defines no function of an exercise, but other; a name of"),
         (["check", "empty.py", "77"], "exercise is '77'"),
-        (["check", "empty.py", "td0", "--seconds", "0"], "positive"),
-        (["check", "empty.py", "td0", "--jobs", "0"], "positive"),
+        (["check", "empty.py", "td0", "--seconds", "-1"], "--seconds is -1; a positive number"),
+        (["check", "empty.py", "td0", "--jobs", "0"], "--jobs is 0; at least 1 is expected"),
+        (["check", "empty.py", "td0", "--seconds", "nan"], "--seconds is nan; a positive number"),
+        (["check", "syn.py"], "tabrl: syn.py is not Python: expected ':' (line 1); mend that line\n"),
+        (["check", "nul.py"], "nul.py is not Python"),
+        (["check", "void.py"], "tabrl: void.py defines no function of an exercise; a name of"),
+        (["check", "void"], "tabrl: void defines no function of an exercise; a name of"),
+        (["check", "--all", "void2"], "tabrl: void2 defines no function of an exercise; a name of"),
+        (["check", "work.py", "--csv", "nodir/x.csv"], "--csv is nodir/x.csv; a file in a folder that exists"),
+        (["check", "work.py", "--junit", "void"], "--junit is void; a file, not a folder, is expected"),
+        (["check", "work.py", "--gradescope", "nodir/g.json"], "--gradescope is nodir/g.json; a file in a folder"),
         (["check", "empty.py", "td0", "--cases", "nowhere.py"], "nowhere.py is not a file"),
         (["check", "--all", ".", "td0", "--gradescope", "x.json"], "is for one student"),
         (["start", "td1"], "did you mean td0"),
@@ -242,9 +255,112 @@ def test_wrong_usage_is_told(
     capsys: pytest.CaptureFixture[str],
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "empty.py").write_text("def other(): pass\n")
+    files = {
+        "empty.py": "def other(): pass\n",
+        "syn.py": "def td0(V, s, r, discount, alpha)\n    return V\n",
+        "nul.py": "def td0(): pass\0\n",
+        "void.py": "",
+        "void2/ada.py": "x = 1\n",
+        "work.py": RETURNS,
+    }
+    (tmp_path / "void").mkdir()
+    (tmp_path / "void2").mkdir()
+    for name, text in files.items():
+        (tmp_path / name).write_text(text)
     assert main(["exercise", *arguments]) == 2
     out, err = capsys.readouterr()
     assert err.startswith("tabrl: ")
     assert message in err
     assert not out
+    assert err.count("\n") == 1
+
+
+def test_a_folder_that_is_closed_to_writing_is_refused_before_the_work(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "work.py").write_text(RETURNS)
+    monkeypatch.setattr(os, "access", lambda path, mode: False)  # nothing is closed to root
+    monkeypatch.setattr(sandbox, "run", lambda *_, **__: pytest.fail("it has begun"))
+    assert main(["exercise", "check", str(tmp_path / "work.py"), "--csv", str(tmp_path / "x.csv")]) == 2
+    assert "a file in a folder that may be written to is expected" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("def cases(name):\n    return {}['x']\n", "raises KeyError: 'x' (line 2); a list of Case is expected"),
+        ("def cases(name):\n    yield 1 / 0\n", "raises ZeroDivisionError: division by zero (line 2); a list"),
+        ("def cases(name): pass\n", "raises TypeError: 'NoneType' object is not iterable; a list of Case is"),
+    ],
+)
+def test_cases_that_fail_are_told_in_one_line(
+    text: str, message: str, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "work.py").write_text(RETURNS)
+    teacher = tmp_path / "bad.py"
+    teacher.write_text(text)
+    assert main(["exercise", "check", str(tmp_path / "work.py"), "--cases", str(teacher)]) == 2
+    out, err = capsys.readouterr()
+    first, second = err.splitlines()
+    assert first in ALOUD.values()
+    assert second.startswith(f"tabrl: {teacher}: cases('returns') {message}")
+    assert not out
+
+
+def test_a_syntax_error_comes_first(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = tmp_path / "syn.py"
+    file.write_text("def td0(V, s, r, discount, alpha)\n    return V\n")
+    assert main(["exercise", "check", str(file), "td0"]) == 1
+    said = capsys.readouterr().out
+    assert "td0: not graded.\nsyn.py is not Python: expected ':' (line 1); mend that line; there is no" in said
+
+
+def test_all_files_with_the_same_function_are_named(tmp_path: Path) -> None:
+    for name in ("1.py", "2.py", "a/1.py", "b.py"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(RETURNS)
+    found = classroom.student("ada", tmp_path)
+    assert found.remarks == {"returns": "returns is also in 2.py, a/1.py, b.py; the one in 1.py is graded."}
+    assert found.files == {"returns": tmp_path / "1.py"}
+
+
+def test_a_file_that_is_too_long_is_not_parsed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "work.py"
+    file.write_text(RETURNS + "#" * sandbox.SOURCE)
+    monkeypatch.setattr(ast, "parse", lambda *_: pytest.fail("it is parsed"))
+    found = classroom.student("ada", file)
+    assert found.unread == [f"work.py has {file.stat().st_size} bytes; at most 1000000 are expected"]
+
+
+MINE = """
+from tabrl.grading.exercises import Exercise, register
+from tabrl.verify.cases_td import td_cases
+register(Exercise("mine", "V, s, r, discount, alpha", "Mine", 5, "E1.7", 5, "V", "V s r discount alpha", td_cases))
+"""
+
+
+@pytest.mark.parametrize("folder", [".", "new"])
+def test_start_names_the_teachers_file(
+    folder: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "my cases.py").write_text(MINE)
+    try:
+        assert main(["exercise", "start", "mine", "--cases", "my cases.py", "--dir", folder]) == 0
+    finally:
+        del EXERCISES["mine"]
+    file = Path(folder) / "mine.py"
+    then = f"tabrl exercise check {file} --cases 'my cases.py'"
+    assert capsys.readouterr().out.endswith(f"then: {then}\n")
+    seen = "my cases.py" if folder == "." else "../my cases.py"
+    assert f"    tabrl exercise check mine.py --cases '{seen}'\n" in file.read_text()
+    try:
+        assert main(shlex.split(then)[1:]) == 1
+    finally:
+        del EXERCISES["mine"]
+    assert "it is not written yet" in capsys.readouterr().out
+
+
+def test_a_stub_is_python_whatever_the_teachers_file_is_called() -> None:
+    path = 'C:\\Users\\a"""b.py'
+    assert path in (ast.get_docstring(ast.parse(stub(find("returns"), path))) or "")

@@ -1,9 +1,12 @@
 """`tabrl exercise list|start|check`: stubs to fill in, and a grader that names the mistake."""
 
 import argparse
+import math
+import os
+import shlex
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from tabrl.cli.parts import DONE, FAILED, UsageError, bar, console
 
@@ -13,6 +16,7 @@ if TYPE_CHECKING:
     from tabrl.grading.classroom import Student
     from tabrl.grading.output import Submission
 
+SHOWN = 5  # names, or reasons, in one message
 PRINTED = 2000  # characters of what a student's file prints
 ALOUD = {
     "bubblewrap": "each file runs in a process of its own: limited, without network, the system read-only (bubblewrap)",
@@ -75,7 +79,7 @@ def teacher(options: argparse.Namespace) -> "PrivateCases | None":
 
 def start(options: argparse.Namespace) -> int:
     """Write the stub of an exercise, and never over a file that is there."""
-    from tabrl.grading.exercises import find, stub
+    from tabrl.grading.exercises import find, stub, with_cases
 
     teacher(options)
     chosen = find(options.which)
@@ -83,28 +87,29 @@ def start(options: argparse.Namespace) -> int:
     file.parent.mkdir(parents=True, exist_ok=True)
     try:
         with file.open("x", encoding="utf-8") as stream:
-            stream.write(stub(chosen))
+            stream.write(stub(chosen, seen_from(options.dir, options.cases)))
     except FileExistsError:
         raise UsageError(
             f"{file} is there already and is left as it is; move it away, or choose another --dir"
         ) from None
-    console().print(f"{file}: {chosen.title}, about {chosen.minutes} minutes\nthen: tabrl exercise check {file}")
+    then = f"tabrl exercise check {shlex.quote(str(file))}{with_cases(options.cases or '')}"
+    console().print(f"{file}: {chosen.title}, about {chosen.minutes} minutes\nthen: {then}", soft_wrap=True)
     return DONE
+
+
+def seen_from(folder: str, file: str | None) -> str:
+    """The path of a file as it is called in a folder; "" for none."""
+    return file if file and os.path.isabs(file) else os.path.relpath(file, folder) if file else ""
 
 
 def check(options: argparse.Namespace) -> int:
     """Grade one student or a class, print, and write what was asked for."""
     from tabrl.grading import classroom, sandbox
 
+    possible(options)
     private = teacher(options)
     asked, handed_in = submissions(options)
-    exercises = chosen(asked, handed_in)
-    if options.gradescope and options.all:
-        raise UsageError("--gradescope is for one student; give FILE instead of --all, or --csv or --junit for a class")
-    if not options.seconds > 0 or (options.jobs is not None and options.jobs < 1):
-        raise UsageError(
-            "--seconds and --jobs are not both positive; a positive time and at least one job are expected"
-        )
+    exercises = chosen(asked, handed_in) or nothing(options, handed_in)
     console(stderr=True).print(ALOUD[sandbox.isolation()])
     limits = sandbox.LIMITS._replace(seconds=options.seconds)
     with bar(transient=True, disable=not options.all) as progress:
@@ -116,6 +121,29 @@ def check(options: argparse.Namespace) -> int:
     show(graded, exercises, one=not options.all)
     save(options, graded)
     return DONE if options.all or all(x.passed for y in graded for x in y.feedback) else FAILED
+
+
+def possible(options: argparse.Namespace) -> None:
+    """Refuse options that cannot be kept, before any work."""
+    if options.gradescope and options.all:
+        raise UsageError("--gradescope is for one student; give FILE instead of --all, or --csv or --junit for a class")
+    if not 0 < options.seconds < math.inf:
+        raise UsageError(f"--seconds is {options.seconds:g}; a positive number of seconds is expected")
+    if options.jobs is not None and options.jobs < 1:
+        raise UsageError(f"--jobs is {options.jobs}; at least 1 is expected")
+    for name in ("junit", "gradescope", "csv"):
+        if (path := getattr(options, name)) is not None:
+            writable(f"--{name}", Path(path))
+
+
+def writable(option: str, path: Path) -> None:
+    """Refuse the path of a file that could not be written."""
+    if not path.parent.is_dir():
+        raise UsageError(f"{option} is {path}; a file in a folder that exists is expected")
+    if path.is_dir():
+        raise UsageError(f"{option} is {path}; a file, not a folder, is expected")
+    if not os.access(path.parent, os.W_OK | os.X_OK):
+        raise UsageError(f"{option} is {path}; a file in a folder that may be written to is expected")
 
 
 def submissions(options: argparse.Namespace) -> tuple[list[str], "list[Student]"]:
@@ -137,11 +165,19 @@ def chosen(asked: Sequence[str], handed_in: "Sequence[Student]") -> "list[Exerci
     from tabrl.grading import classroom
     from tabrl.grading.exercises import find
 
-    found = list(dict.fromkeys(find(x) for x in asked)) or classroom.wanted(handed_in)
-    if not found:
-        there = ", ".join(x for y in handed_in[:1] for x in [*y.unread[:1], *y.others[:5]]) or "nothing"
-        raise UsageError(f"{there} is no function of an exercise; a name of `tabrl exercise list` is expected")
-    return found
+    return list(dict.fromkeys(find(x) for x in asked)) or classroom.wanted(handed_in)
+
+
+def nothing(options: argparse.Namespace, handed_in: "Sequence[Student]") -> NoReturn:
+    """Say why there is nothing to grade: files that cannot be read, or functions of no exercise."""
+    unread = [x for y in handed_in for x in y.unread]
+    others = [x for y in handed_in for x in y.others]
+    if unread and not others:
+        raise UsageError("; ".join(unread[:SHOWN]))
+    there = f", but {', '.join(others[:SHOWN])}" if others else ""
+    cure = "a name of `tabrl exercise list` is expected; `tabrl exercise start NAME` writes a file to begin with"
+    where = options.all or options.what[0]
+    raise UsageError("; ".join([*unread[:SHOWN], f"{where} defines no function of an exercise{there}; {cure}"]))
 
 
 def show(graded: "Sequence[Submission]", exercises: "Sequence[Exercise]", *, one: bool) -> None:

@@ -7,6 +7,7 @@ import argparse
 import contextlib
 import importlib.util
 import os
+import re
 import secrets
 import signal
 import socket
@@ -45,10 +46,24 @@ def lesson(options: argparse.Namespace) -> int:
     if options.which == "export":
         return export(found.values(), Path(options.out))
     if not options.which.isdecimal() or int(options.which) not in found:
-        raise UsageError(f"lesson is {options.which!r}; a number from 1 to {max(found)}, or export, is expected")
+        raise UsageError(
+            f"lesson is {options.which!r}; a number from 1 to {max(found)}, or export, is expected"
+            f"{titled(options.which, found.values())}"
+        )
     require("marimo")
     file = found[int(options.which)].file
     return serve(copied(file) if options.edit else file, options.port, edit=options.edit)
+
+
+def titled(word: str, lessons: "Iterable[Lesson]") -> str:
+    """Name the lessons with a word in their title, or in the name of their file."""
+    there = [f"{x.number} ({x.title})" for x in lessons if word.casefold() in words(x)]
+    return f"; {word!r} is in the name of {', '.join(there)}" if there else "; `tabrl lesson` lists them"
+
+
+def words(x: "Lesson") -> list[str]:
+    """Words of a lesson's title, and of the name of its file."""
+    return re.findall(r"[^\W_]+", f"{x.title} {x.file.stem}".casefold())
 
 
 def listing(lessons: "Iterable[Lesson]") -> int:

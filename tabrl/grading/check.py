@@ -18,7 +18,7 @@ from tabrl.grading.feedback import Feedback, Trial, feedback, refused
 from tabrl.grading.sandbox import LIMITS, Limits
 from tabrl.verify import find as find_row
 from tabrl.verify.record import Case
-from tabrl.verify.users import compare, failed, run_file, usable
+from tabrl.verify.users import compare, complaint, failed, run_file, usable
 
 TOLERANCE = 1e-6  # times the largest |expected|, or times 1 if that is larger
 
@@ -142,7 +142,13 @@ def told(reason: str, end: str) -> tuple[str, str]:
 
 
 def functions(file: str | Path) -> list[str]:
-    """Names of the functions at the top of a file, without running it. Raises ValueError where it is no Python."""
+    """Names of the functions at the top of a file, without running it.
+
+    Raises ValueError where it is no Python, or too long to be read as such.
+    """
+    size = Path(file).stat().st_size
+    if size > sandbox.SOURCE:
+        raise ValueError(f"{file} has {size} bytes; at most {sandbox.SOURCE} are expected")
     try:
         tree = ast.parse(Path(file).read_bytes())
     except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
@@ -152,7 +158,9 @@ def functions(file: str | Path) -> list[str]:
 
 def cause(error: BaseException) -> str:
     """What is wrong, without the name of a file that nobody knows."""
-    return f"{error.msg} (line {error.lineno})" if isinstance(error, SyntaxError) else str(error)
+    if isinstance(error, SyntaxError) and error.lineno:
+        return f"{error.msg} (line {error.lineno}); mend that line"
+    return str(error)
 
 
 def exercises_of(file: str | Path) -> list[Exercise]:
@@ -175,4 +183,12 @@ def private_cases(path: str | Path) -> PrivateCases:
         return lambda name: []
     if not callable(found):
         raise ValueError(f"{path} has no function 'cases'; cases(name), which returns a list of Case, is expected")
-    return found  # type: ignore[no-any-return]
+
+    def cases(name: str) -> list[Case]:
+        try:
+            return list(found(name))
+        except Exception as error:
+            why = " ".join(complaint(error, str(file)).split())
+            raise ValueError(f"{path}: cases({name!r}) raises {why}; a list of Case is expected") from error
+
+    return cases

@@ -49,19 +49,27 @@ def students(folder: str | Path) -> list[Student]:
 
 def student(name: str, where: Path) -> Student:
     """Find the functions of one student, in a file or anywhere in a folder; the first file wins."""
-    found = Student(name, {}, {}, [], [])
+    found, copies = Student(name, {}, {}, [], []), dict[str, list[Path]]()
     for file in sources(where):
         try:
             there = functions(file)
         except (ValueError, OSError) as error:
-            found.unread.append(str(error).replace(str(file), file.name))
+            found.unread.append(str(error).replace(str(file), within(where, file)))
             continue
         found.others.extend(y for y in there if y not in EXERCISES)
-        for exercise in dict.fromkeys(there):
-            if exercise in EXERCISES and found.files.setdefault(exercise, file) != file:
-                first = found.files[exercise].name
-                found.remarks[exercise] = f"{exercise} is also in {file.name}; the one in {first} is graded."
+        for exercise in dict.fromkeys(y for y in there if y in EXERCISES):
+            copies.setdefault(exercise, []).append(file)
+    for exercise, (first, *rest) in copies.items():
+        found.files[exercise] = first
+        if rest:
+            named = ", ".join(within(where, x) for x in rest)
+            found.remarks[exercise] = f"{exercise} is also in {named}; the one in {within(where, first)} is graded."
     return found
+
+
+def within(where: Path, file: Path) -> str:
+    """How a student calls a file."""
+    return file.name if file == where else file.relative_to(where).as_posix()
 
 
 def sources(where: Path) -> Iterator[Path]:
@@ -130,7 +138,7 @@ def absent(x: Student, exercise: Exercise) -> str:
     """Why an exercise was not found."""
     close = difflib.get_close_matches(exercise.name, x.others, n=1)
     hint = f", but {close[0]}" if close else ""
-    return "; ".join([f"there is no function {exercise.name}{hint}", *x.unread])
+    return "; ".join([*x.unread, f"there is no function {exercise.name}{hint}"])
 
 
 def remarked(x: Student, y: Feedback) -> Feedback:

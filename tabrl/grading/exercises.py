@@ -4,6 +4,7 @@ An exercise is known by its number or by the name of its function.
 """
 
 import difflib
+import shlex
 import textwrap
 
 from tabrl import verify
@@ -57,19 +58,22 @@ def number(exercise: Exercise) -> int:
     return list(EXERCISES).index(exercise.name) + 1
 
 
-def stub(exercise: Exercise) -> str:
+def stub(exercise: Exercise, cases: str = "") -> str:
     """Text of the file that the student starts from: signature, contract, equation, and no body.
+
+    cases: the teacher's file, if it is checked with one.
 
     >>> print(stub(find("returns")).partition("def ")[2].partition(":")[0])
     returns(r, discount)
     """
     about = f"lesson {exercise.lesson}, equation {exercise.row}: about {exercise.minutes} minutes"
     contract, equation = paragraph(exercise.contract), paragraph(f"Equation: {exercise.equation}", deeper=4)
+    option = with_cases(cases).replace("\\", "\\\\").replace('"', '\\"')  # it stands in a docstring
     return f'''"""Exercise {number(exercise)}, {about}.
 
 Write the body of the function, then run
 
-    tabrl exercise check {exercise.name}.py
+    tabrl exercise check {exercise.name}.py{option}
 
 NumPy is there; tabrl is not: write it yourself. You get copies, which you may change.
 """
@@ -86,6 +90,15 @@ def {exercise.name}({exercise.arguments}):
     """
     raise NotImplementedError("write me")
 '''
+
+
+def with_cases(cases: str) -> str:
+    """The option of the command line that names a teacher's file, if there is one.
+
+    >>> with_cases("my cases.py")
+    " --cases 'my cases.py'"
+    """
+    return f" --cases {shlex.quote(cases)}" if cases else ""
 
 
 def paragraph(text: str, deeper: int = 0) -> str:

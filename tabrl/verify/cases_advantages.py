@@ -21,7 +21,9 @@ from tabrl.verify.mistakes import floats
 from tabrl.verify.record import Case
 from tabrl.verify.recorded import CUT, ENDS, Recording, V, discounts, recordings
 
-LAMBDAS = (0.5, 0.5, 0.75, 0.75, 0.0, 1.0, 0.95, 0.5, 0.5, 0.5, 0.875)  # of each episode
+LAMBDAS = (0.5, 0.5, 0.75, 0.75, 0.0, 1.0, 0.95, 0.5, 0.5, 0.5, 0.875, 0.5)  # of each episode
+
+FADES = "the TD errors fade with lam alone, without the discount"
 
 
 class Given(NamedTuple):
@@ -33,9 +35,9 @@ class Given(NamedTuple):
 
 
 def episodes() -> list[tuple[str, tuple[F, F, F, float], Given]]:
-    """The recorded episodes, and two that end in one buffer."""
+    """The recorded episodes, and pairs of episodes in one buffer."""
     found = []
-    for x, lam in zip((*recordings(), two()), LAMBDAS, strict=True):
+    for x, lam in zip((*recordings(), two(), both_end()), LAMBDAS, strict=True):
         name = f"{x.name.rpartition(',')[0]}, lam {lam:g}"
         given = Given(x.trace, literal.along(x.values, x.trace), Fraction(lam))
         found.append((name, (x.r, x.discount, x.V[x.s], lam), given))
@@ -47,6 +49,13 @@ def two() -> Recording:
     s, r = np.concatenate([ENDS[0][:-1], ENDS[0]]), np.concatenate([ENDS[1], CUT[1]])
     discount = discounts(np.concatenate([ENDS[0], ENDS[0][1:]]), 0.9)
     return Recording("two episodes, one after the other, gamma 0.9, alpha 0", V, s, r, discount, 0.0)
+
+
+def both_end() -> Recording:
+    """The same with an episode behind it that ends as well."""
+    s, r = np.concatenate([ENDS[0][:-1], ENDS[0][1:]]), np.concatenate([ENDS[1], ENDS[1][1:]])
+    discount = discounts(np.concatenate([ENDS[0], ENDS[0][2:]]), 0.75)
+    return Recording("two episodes that end, one after the other, gamma 0.75, alpha 0", V, s, r, discount, 0.0)
 
 
 def recursion(y: Given, x: Trace, error: Callable[[int], Fraction], follow: Row) -> Row:
@@ -65,8 +74,16 @@ def variants(y: Given) -> dict[str, Answer]:
         return lambda t: x.r[t] + x.discount[t] * v[t + 1] - v[t]
 
     return {
-        "the TD errors fade with lam alone, without the discount": lambda x: recursion(
-            y, x, delta(x), [lam * c for c in continued(x)]
+        FADES: lambda x: recursion(y, x, delta(x), [lam * c for c in continued(x)]),
+        f"{FADES}, and across the end of an episode": lambda x: recursion(y, x, delta(x), [lam] * len(x.r)),
+        "the recursion has a constant gamma, not discount[t]: it goes on across the end of an episode": lambda x: (
+            recursion(y, x, delta(x), [lam * max(x.discount)] * len(x.r))
+        ),
+        "a constant gamma but for the last step: an episode may end before it, where discount[t] is 0": lambda x: gae(
+            x._replace(discount=[*[max(x.discount)] * (len(x.r) - 1), x.discount[-1]]), v, lam
+        ),
+        "you leave the discount out altogether, so that no episode ends": lambda x: gae(
+            x._replace(discount=[ONE] * len(x.r)), v, lam
         ),
         "you use lam = 0, the TD errors": lambda x: gae(x, v, ZERO),
         "you use lam = 1, returns less v: lam is missing": lambda x: gae(x, v, ONE),

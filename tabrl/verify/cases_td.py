@@ -88,12 +88,31 @@ def td_case(x: Recording) -> Case:
             y, V, alpha
         ),
         "you move the state that is reached instead of the one that is left": lambda y: next_moved(y, V, alpha),
+        "V(s) and V(s') are read from before the episode; a later visit to s does not see an earlier one": lambda y: (
+            literal.sweep([y], V, alpha, one_step)
+        ),
+        "each visit starts from V(s) before the episode: only the last one counts": lambda y: restarted(y, V, alpha),
+        "the target is not multiplied by alpha: (1 - alpha) V(s) + target": lambda y: unscaled(y, V, alpha),
         "V(s') is read after V(s) has moved: it matters where s' is s": lambda y: read_late(y, V, alpha),
     }
     return Case(
         x.name, (x.V, x.s, x.r, x.discount, x.alpha), (len(V),), "s", floats(literal.td0(x.trace, V, alpha)),
         cache(lambda: answers(x.trace, lambda y: literal.td0(y, V, alpha), others)),
     )  # fmt: skip
+
+
+def unscaled(x: Trace, V: Row, alpha: Fraction) -> Row:
+    """V(s[t]) <- (1 - alpha) V(s[t]) + target."""
+    V = list(V)
+    for t in range(len(x.r)):
+        V[x.s[t]] = (1 - alpha) * V[x.s[t]] + one_step(x, V, t)
+    return V
+
+
+def restarted(x: Trace, V: Row, alpha: Fraction) -> Row:
+    """V(s[t]) becomes V(s[t]) as it was plus alpha times its TD error, each time."""
+    found = {s: V[s] + alpha * (one_step(x, V, t) - V[s]) for t, s in enumerate(x.s[:-1])}
+    return [found.get(s, v) for s, v in enumerate(V)]
 
 
 # E1.8

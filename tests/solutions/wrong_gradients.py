@@ -126,6 +126,29 @@ def gae__truncation(r, discount, v, lam):
     return returns_from(r + discount * v[1:] - v[:-1], lam * discount)
 
 
+def gae__end_alone(r, discount, v, lam):
+    """a constant gamma but for the last step"""
+    last = discount[-1]
+    discount = np.full(len(r), discount.max())
+    discount[-1] = last
+    return returns_from(r + discount * v[1:] - v[:-1], lam * discount)
+
+
+def gae__uncut(r, discount, v, lam):
+    """without the discount"""
+    return returns_from(r + discount * v[1:] - v[:-1], np.full(len(r), lam))
+
+
+def gae__constant(r, discount, v, lam):
+    """the recursion has a constant gamma"""
+    return returns_from(r + discount * v[1:] - v[:-1], np.full(len(r), lam * discount.max()))
+
+
+def gae__no_discount(r, discount, v, lam):
+    """leave the discount out altogether"""
+    return returns_from(r + v[1:] - v[:-1], np.full(len(r), lam))
+
+
 def critic_target__advantage(r, discount, v, lam):
     """you return the advantages"""
     return returns_from(r + discount * v[1:] - v[:-1], lam * discount)
@@ -134,6 +157,29 @@ def critic_target__advantage(r, discount, v, lam):
 def critic_target__next_value(r, discount, v, lam):
     """you add v[t+1]"""
     return returns_from(r + discount * v[1:] - v[:-1], lam * discount) + v[1:]
+
+
+def critic_target__end_alone(r, discount, v, lam):
+    """a constant gamma but for the last step"""
+    last = discount[-1]
+    discount = np.full(len(r), discount.max())
+    discount[-1] = last
+    return v[:-1] + returns_from(r + discount * v[1:] - v[:-1], lam * discount)
+
+
+def critic_target__uncut(r, discount, v, lam):
+    """without the discount"""
+    return v[:-1] + returns_from(r + discount * v[1:] - v[:-1], np.full(len(r), lam))
+
+
+def critic_target__constant(r, discount, v, lam):
+    """the recursion has a constant gamma"""
+    return v[:-1] + returns_from(r + discount * v[1:] - v[:-1], np.full(len(r), lam * discount.max()))
+
+
+def critic_target__no_discount(r, discount, v, lam):
+    """leave the discount out altogether"""
+    return v[:-1] + returns_from(r + v[1:] - v[:-1], np.full(len(r), lam))
 
 
 def per_decision_returns__inverted(r, discount, rho):

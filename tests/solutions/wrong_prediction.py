@@ -204,6 +204,29 @@ def td0__sign(V, s, r, discount, alpha):
     return V
 
 
+def td0__unseen(V, s, r, discount, alpha):
+    """a later visit to s does not see an earlier one"""
+    before = V.copy()
+    for t in range(len(r)):
+        V[s[t]] += alpha * (r[t] + discount[t] * before[s[t + 1]] - before[s[t]])
+    return V
+
+
+def td0__restarted(V, s, r, discount, alpha):
+    """only the last one counts"""
+    new = V.copy()
+    for t in range(len(r)):
+        new[s[t]] = V[s[t]] + alpha * (r[t] + discount[t] * V[s[t + 1]] - V[s[t]])
+    return new
+
+
+def td0__unscaled(V, s, r, discount, alpha):
+    """the target is not multiplied by alpha"""
+    for t in range(len(r)):
+        V[s[t]] = (1 - alpha) * V[s[t]] + r[t] + discount[t] * V[s[t + 1]]
+    return V
+
+
 def n_steps(V, s, r, discount, alpha, n, value, stop=0):
     """V moves by alpha (n rewards + value(h, t) - V)."""
     T = len(r)
