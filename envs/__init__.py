@@ -8,11 +8,11 @@ with "tabrl/Grid-v0", which takes the keywords of `grid`.
 if __name__ != "tabrl.envs":
     raise ImportError(f"the package is imported as {__name__}; tabrl.envs is expected; write `import tabrl.envs`")
 
-import difflib
 from collections.abc import Callable
 from typing import Any
 
 from tabrl.envs.blackjack import blackjack
+from tabrl.envs.by_name import constructor
 from tabrl.envs.car_rental import car_rental
 from tabrl.envs.chains import forest, gambler, loop, random_walk, random_walk_19, riverswim, two_state
 from tabrl.envs.classic import cliff, dyna_maze, grid4x4, grid5x5, slippery_grid, windy, windy_king
@@ -21,7 +21,6 @@ from tabrl.envs.grid import FOUR, KING, KING_STAY, GridWorld, grid
 from tabrl.envs.gym_worlds import cliff_gym, cliff_slippery, frozen_lake, frozen_lake_8x8, taxi
 from tabrl.envs.registry import gym_id, register
 from tabrl.envs.tabular import TabularEnv, TabularVectorEnv
-from tabrl.errors import ModelError
 from tabrl.mdp import MDP
 
 WORLDS: dict[str, Callable[..., MDP]] = {
@@ -58,10 +57,7 @@ def make(name: str, **keywords: Any) -> MDP:
     >>> make("random-walk", n=3)
     MDP(S=5, A=1, gamma=1, 2 terminal, dense)
     """
-    if name not in WORLDS:
-        close = difflib.get_close_matches(str(name), WORLDS) or list(WORLDS)
-        raise ModelError(f"name is {name!r}; the name of a world is expected; did you mean {', '.join(close)}?")
-    return WORLDS[name](**keywords)
+    return constructor(name, WORLDS, "a world")(**keywords)
 
 
 register(WORLDS)

@@ -5,13 +5,13 @@ tokens, EOS included; p the probability that tokens drawn uniformly are right. P
 over all that there are, always the same ones.
 """
 
-import difflib
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
 from tabrl import checks
+from tabrl.envs.by_name import constructor
 from tabrl.envs.token_parts import EOS, digits, letters, one, spread, whole
 from tabrl.errors import ModelError
 from tabrl.tokens.task import TokenTask
@@ -222,10 +222,7 @@ def make(name: str, **keywords: Any) -> TokenTask:
     >>> make("copy", vocab=4)
     TokenTask('copy', K=8, V=4, length=2, 40 prefixes)
     """
-    if name not in TASKS:
-        close = difflib.get_close_matches(str(name), TASKS) or list(TASKS)
-        raise ModelError(f"name is {name!r}; the name of a task is expected; did you mean {', '.join(close)}?")
-    return TASKS[name](**keywords)
+    return constructor(name, TASKS, "a task")(**keywords)
 
 
 def recital(name: str, step: int, tokens: int, vocab: int, prompts: int, eos: bool) -> TokenTask:

@@ -18,13 +18,13 @@ with app.setup:
 
     from tabrl import chain, learning_kernels, prediction, sample, visits
     from tabrl.lessons import correction_8, parts
-    from tabrl.lessons.machine import BROKEN, GOOD, WORN, machine, repairing
+    from tabrl.lessons.machine import GOOD, WORN, machine, repairing, seen
     from tabrl.plots import COLOURS, GREY, new_figure, tidy
     from tabrl.plots.grid import INK
     from tabrl.replay import side_by_side
     from tabrl.summary import standard_error
     from tabrl.trace import last
-    from tabrl.types import Episode, F
+    from tabrl.types import F
 
     RUNS, EPISODES = 400, 64
 
@@ -77,11 +77,6 @@ def _():
 
 @app.cell
 def _():
-    def seen(*s: int) -> Episode:
-        r = np.array([(2.0, 1.0)[x] for x in s])
-        discount = np.append(np.ones(len(s) - 1), 0.0)
-        return Episode(np.array([*s, BROKEN]), np.zeros(len(s), np.int64), r, discount, np.zeros(len(s)))
-
     record = [seen(GOOD, GOOD, WORN), seen(GOOD, WORN, WORN, WORN)]
     learnt = {way: last(prediction.monte_carlo(record, V=np.zeros(3), visit=way)).V for way in ("first", "every")}
     mo.md(

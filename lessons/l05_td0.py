@@ -19,13 +19,13 @@ with app.setup:
 
     from tabrl import chain, learning_kernels, prediction, returns, sample, td_limits, td_moments
     from tabrl.lessons import correction_6, parts
-    from tabrl.lessons.machine import BROKEN, GOOD, WORN, machine, repairing
+    from tabrl.lessons.machine import GOOD, WORN, machine, repairing, seen
     from tabrl.plots import COLOURS, GREY, new_figure, tidy
     from tabrl.plots.grid import INK
     from tabrl.replay import side_by_side
     from tabrl.schedules import power
     from tabrl.summary import standard_error
-    from tabrl.types import Episode, F, Transitions
+    from tabrl.types import F, Transitions
 
     RUNS, BLOCK, BLOCKS = 200, 20, 100
     ALPHAS = (0.01, 0.02, 0.05, 0.1, 0.2, 0.4)
@@ -96,11 +96,6 @@ def _():
 
 @app.cell
 def _():
-    def seen(*s: int) -> Episode:
-        r = np.array([(2.0, 1.0)[x] for x in s])
-        discount = np.append(np.ones(len(s) - 1), 0.0)
-        return Episode(np.array([*s, BROKEN]), np.zeros(len(s), np.int64), r, discount, np.zeros(len(s)))
-
     record = [seen(GOOD, GOOD, WORN), seen(GOOD, WORN, WORN, WORN)]
     steps = list(prediction.td0(record, alpha=0.5, V=np.zeros(3)))
     mo.md(

@@ -8,7 +8,7 @@ makes it good.
 import numpy as np
 
 from tabrl.mdp import MDP
-from tabrl.types import F, Names
+from tabrl.types import Episode, F, Names
 
 GOOD, WORN, BROKEN = range(3)
 RUN, REPAIR = range(2)
@@ -41,3 +41,14 @@ def repairing(x: float = 0.0) -> F:
            [1.  , 0.  ]])
     """
     return np.array([[1.0, 0.0], [1.0 - x, x], [1.0, 0.0]])
+
+
+def seen(*states: int) -> Episode:
+    """An episode that ran through these states, good or worn, and then broke; never repaired, gamma = 1.
+
+    >>> seen(GOOD, WORN).r, seen(GOOD, WORN).discount
+    (array([2., 1.]), array([1., 0.]))
+    """
+    r = np.array([(2.0, 1.0)[s] for s in states])
+    discount = np.append(np.ones(len(states) - 1), 0.0)
+    return Episode(np.array([*states, BROKEN]), np.zeros(len(states), np.int64), r, discount, np.zeros(len(states)))

@@ -136,7 +136,7 @@ def load(file: Path, text: str) -> dict[str, Array]:
 def contents(file: Path) -> tuple[str, dict[str, Array]]:
     """What a file says it holds, and its arrays."""
     with open(file, "rb") as source:
-        headers(source, "it")  # refuses objects and sizes that the file does not hold
+        headers(source, "it", "a sweep")  # refuses objects and sizes that the file does not hold
         source.seek(0)
         with np.load(source, allow_pickle=False) as members:
             header = json.loads(str(members["header"]))

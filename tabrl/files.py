@@ -3,6 +3,8 @@
 import struct
 import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -46,20 +48,37 @@ def save(mdp: Any, path: str | Path) -> None:
 
 def load(path: str | Path) -> dict[str, Any]:
     """Read the arguments of `MDP` from a file written by `save`; raise ModelError if it is anything else."""
-    file = f"file[{str(path)!r}]"
+    file = named(path)
+    with reading(path, "MDP.save") as (stream, shapes):
+        check_members(shapes, file)
+        return contents(stream, shapes, file)
+
+
+def named(path: str | Path) -> str:
+    """What messages call a file."""
+    return f"file[{str(path)!r}]"
+
+
+@contextmanager
+def reading(path: str | Path, writer: str) -> Iterator[tuple[BinaryIO, dict[str, tuple[int, ...]]]]:
+    """Open an .npz file, once the headers of its arrays make sense; gives the stream and their shapes.
+
+    Raises ModelError, which names the function that should have written it, for bytes that make no sense, there or in
+    the block that reads on.
+    """
+    file = named(path)
     with open(path, "rb") as stream:
         try:
-            shapes = headers(stream, file)
-            check_members(shapes, file)
+            shapes = headers(stream, file, writer)
             stream.seek(0)
-            return contents(stream, shapes, file)
+            yield stream, shapes
         except ModelError:
             raise
         except DAMAGE as error:
-            raise ModelError(f"{file} is not readable ({error}); a file written by MDP.save is expected") from None
+            raise ModelError(f"{file} is not readable ({error}); a file written by {writer} is expected") from None
 
 
-def headers(stream: BinaryIO, file: str) -> dict[str, tuple[int, ...]]:
+def headers(stream: BinaryIO, file: str, writer: str) -> dict[str, tuple[int, ...]]:
     """Read only the array headers; refuse objects, and sizes that the file does not hold."""
     shapes: dict[str, tuple[int, ...]] = {}
     with zipfile.ZipFile(stream) as archive:
@@ -72,7 +91,7 @@ def headers(stream: BinaryIO, file: str) -> dict[str, tuple[int, ...]]:
             if dtype.hasobject:
                 raise ModelError(f"{file} holds Python objects in {name}; plain numbers are expected")
             if int(np.prod(shape, dtype=object)) * dtype.itemsize + start != info.file_size:
-                raise ModelError(f"{file} has a wrong size in {name}; a file written by MDP.save is expected")
+                raise ModelError(f"{file} has a wrong size in {name}; a file written by {writer} is expected")
             shapes[name] = shape
     return shapes
 

@@ -10,6 +10,7 @@ import pytest
 from exercise_files import wrong_rows
 from scipy.special import rel_entr
 from test_verify import changed
+from verified import assert_named, assert_row_passes, untried
 
 from tabrl import (
     actor_critic,
@@ -50,12 +51,7 @@ ROWS = ("E1.10", "E1.11", "E1.12", "E1.13", "E1.15", "E1.16", "E1.17")
 
 @pytest.mark.parametrize("row", ROWS)
 def test_policy_gradients_match_closed_forms(row: str) -> None:
-    checks = verify.run([row])
-    assert len(checks) >= 7
-    assert {c.row for c in checks} == {row}
-    for c in checks:
-        assert c.passed, c
-        assert c.difference <= c.tolerance, c
+    assert_row_passes(row, 7)
 
 
 E = 1 + 1e-8
@@ -555,17 +551,12 @@ MISTAKES: list[tuple[str, str, Callable[..., A]]] = [
 
 @pytest.mark.parametrize("case", range(len(MISTAKES)))
 def test_a_known_mistake_is_named(case: int) -> None:
-    row, text, wrong = MISTAKES[case]
-    failed = [c for c in verify.check(row, wrong) if not c.passed]
-    named = [c for c in failed if text in c.where]
-    assert len(named) >= 2, failed
+    assert_named(*MISTAKES[case])
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_mistake_that_is_known_is_tried(row: str) -> None:
-    known = {name for case in verify.find(row).cases() for name, _ in case.mistakes()}
-    tried = [text for r, text, _ in MISTAKES if r == row]
-    assert not {name for name in known if not any(text in name for text in tried)}
+    assert not untried(row, MISTAKES)
 
 
 def test_a_table_is_judged_entry_by_entry() -> None:

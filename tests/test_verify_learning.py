@@ -12,6 +12,7 @@ import test_prediction as other
 from exercise_files import wrong_rows
 from test_td_moments import literal as long_recursion
 from test_verify import changed
+from verified import assert_named, assert_row_passes, untried
 
 from tabrl import (
     importance,
@@ -40,12 +41,7 @@ ROWS = ("E1.6", "E1.7", "E1.8", "E1.9", "E1.14")
 
 @pytest.mark.parametrize("row", ROWS)
 def test_learners_match_closed_forms(row: str) -> None:
-    checks = verify.run([row])
-    assert len(checks) >= 7
-    assert {c.row for c in checks} == {row}
-    for c in checks:
-        assert c.passed, c
-        assert c.difference <= c.tolerance, c
+    assert_row_passes(row, 7)
 
 
 def moved(factor: float) -> Callable[[A], A]:
@@ -435,18 +431,13 @@ MISTAKES: list[tuple[str, str, Callable[..., A]]] = [
 
 @pytest.mark.parametrize("case", range(len(MISTAKES)))
 def test_a_learners_known_mistake_is_named(case: int) -> None:
-    row, text, wrong = MISTAKES[case]
-    failed = [c for c in verify.check(row, wrong) if not c.passed]
-    named = [c for c in failed if text in c.where]
-    assert len(named) >= 2, failed
+    failed = assert_named(*MISTAKES[case])
     assert all(c.difference > c.tolerance for c in failed)
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_mistake_that_is_known_is_tried(row: str) -> None:
-    known = {name for case in verify.find(row).cases() for name, _ in case.mistakes()}
-    tried = [text for r, text, _ in MISTAKES if r == row]
-    assert not {name for name in known if not any(text in name for text in tried)}
+    assert not untried(row, MISTAKES)
 
 
 def test_a_learner_gets_copies() -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from test_verify import changed
 from test_verify_gradient import field, scaled
+from verified import assert_named, assert_row_passes, untried
 
 from tabrl import advantages, chain, divergences, dp, losses, verify
 from tabrl.envs import token_tasks
@@ -56,12 +57,7 @@ ROWS = tuple(f"E2.{i}" for i in range(1, 13))
 
 @pytest.mark.parametrize("row", ROWS)
 def test_token_mdps_match_closed_forms(row: str) -> None:
-    checks = verify.run([row])
-    assert len(checks) >= 3
-    assert {c.row for c in checks} == {row}
-    for c in checks:
-        assert c.passed, c
-        assert c.difference <= c.tolerance, c
+    assert_row_passes(row, 3)
 
 
 def nudged(x: A) -> A:
@@ -649,17 +645,12 @@ MISTAKES: list[tuple[str, str, Callable[..., A]]] = [
 
 @pytest.mark.parametrize("case", range(len(MISTAKES)))
 def test_a_known_mistake_is_named(case: int) -> None:
-    row, text, wrong = MISTAKES[case]
-    failed = [c for c in verify.check(row, wrong) if not c.passed]
-    named = [c for c in failed if text in c.where]
-    assert len(named) >= 2, failed
+    assert_named(*MISTAKES[case])
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_every_mistake_that_is_known_is_tried(row: str) -> None:
-    known = {name for case in verify.find(row).cases() for name, _ in case.mistakes()}
-    tried = [text for r, text, _ in MISTAKES if r == row]
-    assert not {name for name in known if not any(text in name for text in tried)}
+    assert not untried(row, MISTAKES)
 
 
 def test_places_are_named_as_they_are_indexed() -> None:

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from tabrl.errors import ModelError
-from tabrl.files import DAMAGE, headers
+from tabrl.files import named, reading
 from tabrl.optimise import Step, adam, held, sgd
 from tabrl.output import atomic
 from tabrl.tokens.critic import Gae
-from tabrl.tokens.judge import numbers
+from tabrl.tokens.judge import Judge, numbers
 
 if TYPE_CHECKING:
     from tabrl.tokens.train import Training
@@ -44,8 +44,9 @@ def state(run: "Training") -> dict[str, Any]:
 
 def load(run: "Training", path: str | Path) -> None:
     """Put a run where another one of the same task, method and sizes was saved. Raises ModelError for other files."""
-    file = f"file[{str(path)!r}]"
-    found, expected = contents(path, file), state(run)
+    file, expected = named(path), state(run)
+    with reading(path, "Training.save") as (stream, _), np.load(stream, allow_pickle=False) as archive:
+        found = {name: archive[name] for name in archive.files}
     for name in ("format", "task", "method"):
         if name in found and str(found[name]) != str(expected[name]):
             raise ModelError(f"{file} has the {name} {found[name]}; {expected[name]} is expected, as the run has it")
@@ -70,7 +71,7 @@ def fill(run: "Training", found: dict[str, Any]) -> None:
             setattr(step, part, asarray(x) if x.ndim else int(x) if part == "k" else float(x))
     if isinstance(run.method.credit, Gae):
         run.method.credit.critic.theta = asarray(found["critic"])
-    run.judge = type(run.judge)(run.reference, run.judge.G)
+    run.judge = Judge(run.reference, run.judge.G)
 
 
 def steps(run: "Training") -> dict[str, Any]:
@@ -93,17 +94,3 @@ def innermost(step: Step) -> Any:
 def memory(step: Any) -> dict[str, Any]:
     """What an optimiser remembers."""
     return {name: x for name, x in vars(step).items() if name in ("k", "m", "v")}
-
-
-def contents(path: str | Path, file: str) -> dict[str, Any]:
-    """Read all arrays, once the headers make sense."""
-    with open(path, "rb") as stream:
-        try:
-            headers(stream, file)
-            stream.seek(0)
-            with np.load(stream, allow_pickle=False) as archive:
-                return {name: archive[name] for name in archive.files}
-        except ModelError:
-            raise
-        except DAMAGE as error:
-            raise ModelError(f"{file} is not readable ({error}); a file written by Training.save is expected") from None
