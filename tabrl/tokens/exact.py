@@ -49,13 +49,25 @@ def forward(task: TokenTask, policy: Policy) -> tuple[Evaluation, Array, Pull]:
 
 
 def values(task: TokenTask, policy: Policy) -> tuple[Array, Array]:
-    """V (N,) and Q (N,V): the outcome to be expected from a prefix, and from a next token on. Ledger E2.1."""
+    """V (N,) and Q (N,V): the outcome to be expected from a prefix, and from a next token on. Ledger E2.1.
+
+    >>> from tabrl.tokens.table import TableLM
+    >>> task = TokenTask("one", ("0", "1"), ("say 1",), 1, lambda prompt, tokens: 1.0 * tokens[:, 0])
+    >>> values(task, TableLM(task))
+    (array([0.5]), array([[0., 1.]]))
+    """
     x = forward(task, policy)[0]
     return x.V, x.Q
 
 
 def advantage(task: TokenTask, policy: Policy) -> Array:
-    """How much better a next token is than the policy's mean, Q - V, (N,V). Ledger E2.1."""
+    """How much better a next token is than the policy's mean, Q - V, (N,V). Ledger E2.1.
+
+    >>> from tabrl.tokens.table import TableLM
+    >>> task = TokenTask("one", ("0", "1"), ("say 1",), 1, lambda prompt, tokens: 1.0 * tokens[:, 0])
+    >>> advantage(task, TableLM(task))
+    array([[-0.5,  0.5]])
+    """
     x = forward(task, policy)[0]
     return x.Q - x.V[:, None]
 
@@ -88,7 +100,13 @@ def gradient(task: TokenTask, policy: Policy) -> Array:
 
 
 def success(task: TokenTask, policy: Policy) -> Array:
-    """The mean outcome of each prompt, p (K,): for outcomes 0 and 1 the probability of success. Ledger E2.1."""
+    """The mean outcome of each prompt, p (K,): for outcomes 0 and 1 the probability of success. Ledger E2.1.
+
+    >>> from tabrl.tokens.table import TableLM
+    >>> task = TokenTask("one", ("0", "1"), ("say 1",), 1, lambda prompt, tokens: 1.0 * tokens[:, 0])
+    >>> success(task, TableLM(task))
+    array([0.5])
+    """
     return forward(task, policy)[0].V[: task.K]
 
 

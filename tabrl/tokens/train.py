@@ -187,6 +187,12 @@ def dapo(
     parts replace those of `DAPO`; shape=Overlong(longest, cache) shortens answers, and is `Overlong(L, L // 4)` where
     answers can end before the length L and L >= 8 unless given; shape=None leaves it out. No KL and no reference.
     Source: Yu et al. (2025), DAPO, eq. 8 to 13; ledger E2.8 to E2.11.
+
+    >>> import numpy as np
+    >>> from tabrl.tokens.table import TableLM
+    >>> task = TokenTask("one", ("0", "1"), ("say 1",), 1, lambda prompt, tokens: 1.0 * tokens[:, 0])
+    >>> next(dapo(task, TableLM(task), np.random.default_rng(0), every=100)).J > 0.95
+    True
     """
     if task.eos and task.length >= 8:
         parts = {"shape": Overlong(task.length, task.length // 4)} | parts
@@ -204,6 +210,12 @@ def ppo(
 
     critic: trained beside the policy, in place. parts replace those of `PPO`; kl=Penalty(beta, "k1", "reward", target)
     adapts beta to a KL per sequence. Source: Ouyang et al. (2022); Ziegler et al. (2019), section 2.2; ledger E2.2.
+
+    >>> import numpy as np
+    >>> from tabrl.tokens.table import TableCritic, TableLM
+    >>> task = TokenTask("one", ("0", "1"), ("say 1",), 1, lambda prompt, tokens: 1.0 * tokens[:, 0])
+    >>> next(ppo(task, TableLM(task), TableCritic(task), np.random.default_rng(0), every=100)).J > 0.95
+    True
     """
     credit = Gae(critic, lam, step=critic_step, clip=clip_value)
     return start(PPO, task, policy, rng, step, reference, every, {"credit": credit} | parts)
