@@ -57,6 +57,12 @@ def _compile(function: Callable[..., Any], allocates: bool) -> Callable[..., Any
     inner = {n: getattr(k, "build")() for n, k in called.items() if hasattr(k, "build")}  # noqa: B009
     clone = types.FunctionType(function.__code__, {**function.__globals__, **inner}, function.__name__)
     clone.__module__, clone.__qualname__ = function.__module__, function.__qualname__
-    options: dict[str, Any] = {"cache": True, "error_model": "numpy", "forceinline": True, "_nrt": allocates}
+    options: dict[str, Any] = {
+        "cache": True,
+        "error_model": "numpy",
+        "forceinline": True,
+        "nogil": True,
+        "_nrt": allocates,
+    }
     fast: Callable[..., Any] = numba.njit(**options)(clone)
     return fast

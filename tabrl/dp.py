@@ -8,19 +8,20 @@ import difflib
 import math
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
-from tabrl import bellman, checks, undiscounted
+from tabrl import bellman, checks, jacobi, undiscounted
 from tabrl.average import relative_value_iteration
 from tabrl.chain import evaluate, induce
 from tabrl.errors import ModelError
 from tabrl.lp import linear_program
 from tabrl.mdp import MDP
-from tabrl.rounding import UP
+from tabrl.rounding import UP, U
+from tabrl.sliding import gauss_seidel_policy_iteration
+from tabrl.stopping import LIMIT, changes
 from tabrl.sweeps import (
-    LIMIT,
     gauss_seidel,
     modified_policy_iteration,
     policy_evaluation,
@@ -34,6 +35,7 @@ __all__ = [
     "METHODS",
     "backward_induction",
     "gauss_seidel",
+    "gauss_seidel_policy_iteration",
     "linear_program",
     "modified_policy_iteration",
     "policy_evaluation",
@@ -122,20 +124,23 @@ METHODS: dict[str, Callable[..., Any]] = {
     "gauss_seidel": gauss_seidel,
     "policy_iteration": policy_iteration,
     "modified_policy_iteration": modified_policy_iteration,
+    "gauss_seidel_policy_iteration": gauss_seidel_policy_iteration,
     "prioritized_sweeping": prioritized_sweeping,
     "linear_program": by_linear_program,
 }
-DIRECT = 3000  # states up to which "auto" solves linear systems directly
+DIRECT = 500  # states up to which "auto" solves linear systems directly
+MIXES = 0.9  # `mixing_rate` below which sweeps over all states are the cheapest way
 
 
 def solve(mdp: MDP, method: str = "auto", *, tol: float = 1e-8, limit: int = LIMIT) -> Solution:
     """Compute V_star, a policy and a certified bound on the error of both.
 
-        max |V - V_star| <= bound,   max (V_star - V_pi) <= policy_loss_bound
+        max |V - V_star| <= bound,   max |Q - Q_star| <= bound,   max (V_star - V_pi) <= policy_loss_bound
 
-    method: a key of METHODS, or "auto" (policy iteration up to 3,000 states and at gamma = 1, modified
-    policy iteration beyond). tol: absolute accuracy asked for; where rounding makes it unreachable the
-    answer stops at the floor, `converged` is False and `status` says so.
+    method: a key of METHODS, or "auto" (see `automatic`; `Solution.method` says which one answered). tol: absolute
+    accuracy asked for; where rounding makes it unreachable the answer stops at the floor, `converged` is False and
+    `status` says so. The answer is one more backup of what the method found, moved to the middle of what the backup
+    leaves possible (`bellman.enclosure`).
 
     gamma = 1: components where staying pays 0 are collapsed (see `undiscounted`), and the bound is found
     from both sides; it is inf, with status "not certifiable", where that fails. Raises ModelError, naming
@@ -146,37 +151,111 @@ def solve(mdp: MDP, method: str = "auto", *, tol: float = 1e-8, limit: int = LIM
     (array([18., 20.]), 'certified')
     """
     checks.tolerance(tol)
-    name = choose(mdp, method)
+    check_method(method)
     if mdp.gamma == 1.0:
-        return solve_undiscounted(mdp, name, tol, limit)
-    record = run(mdp, name, tol, limit)
-    Q = bellman.q_from_v(mdp, record.V)
-    bound = min(record.bound, bellman.certified_bound(mdp, record.V))
-    loss = bellman.loss_bound(mdp, record.V)
-    return report(mdp, record.V, Q, bellman.greedy(Q, mdp.legal), bound, loss, record.k, tol, limit, name)
+        return solve_undiscounted(mdp, method, tol, limit)
+    record, name = run(mdp, method, tol, limit)
+    V, Q, actions, bound, loss = certified(mdp, record.V)
+    return report(mdp, V, Q, bellman.one_hot(actions, mdp.A), bound, loss, record.k, tol, limit, name)
 
 
-def choose(mdp: MDP, method: str) -> str:
-    """Resolve "auto" and refuse unknown names."""
-    if method == "auto":
-        return "policy_iteration" if mdp.S <= DIRECT or mdp.gamma == 1.0 else "modified_policy_iteration"
-    if method not in METHODS:
+def certified(mdp: MDP, V: F) -> tuple[F, F, I, float, float]:
+    """Back V up once more: V and Q in the middle of the enclosure, greedy actions, bounds on error and policy loss."""
+    TV, actions = jacobi.optimality(mdp, V)
+    found = bellman.enclosure(mdp, *changes(mdp, V, TV), float(abs(V).max(initial=0.0)))
+    Q = bellman.q_from_v(mdp, V)
+    if found.middle:
+        TV = np.where(mdp.terminal, 0.0, TV + found.middle)
+        Q += found.middle * (mdp.legal & ~mdp.terminal[:, None])
+    return TV, Q, actions, found.half + 4 * U * float(abs(TV).max(initial=0.0)), found.loss
+
+
+def check_method(method: str) -> None:
+    """Refuse unknown names."""
+    if method != "auto" and method not in METHODS:
         close = difflib.get_close_matches(method, METHODS, cutoff=0.4)
         hint = f"; did you mean {' or '.join(close)}?" if close else ""
         raise ValueError(f"method is {method!r}; one of auto, {', '.join(METHODS)} is expected{hint}")
-    return method
 
 
-def run(mdp: MDP, name: str, tol: float, limit: int) -> Any:
-    """Run a method to its end and return its last record."""
-    result = METHODS[name](mdp, tol=tol, limit=limit)
-    return last(result) if isinstance(result, Iterator) else result
+def run(mdp: MDP, method: str, tol: float, limit: int) -> tuple[Any, str]:
+    """Run a method, or the choice of "auto", to its end; return its last record and its name."""
+    if method == "auto":
+        return automatic(mdp, tol, limit)
+    result = METHODS[method](mdp, tol=tol, limit=limit)
+    return last(result) if isinstance(result, Iterator) else result, method
 
 
-def solve_undiscounted(mdp: MDP, name: str, tol: float, limit: int) -> Solution:
+class Attempt(NamedTuple):
+    """A method that "auto" tries; after `least` records it is given up if more than `patience` are to come."""
+
+    name: str
+    least: int
+    patience: float
+
+
+def automatic(mdp: MDP, tol: float, limit: int) -> tuple[Any, str]:
+    """Try methods from the cheapest to the surest, each for as long as it promises to be done soon.
+
+    Up to 500 states: policy iteration. Beyond, modified policy iteration where the model mixes; else Gauss-Seidel
+    policy iteration, which follows values along the transitions; at last policy iteration, which needs neither.
+    """
+    for name, least, patience in plan(mdp):
+        before = math.inf
+        for record in METHODS[name](mdp, tol=tol, limit=limit):
+            if record.k >= least and remaining(before, record.bound, tol) > patience:
+                break
+            before = record.bound
+        else:
+            return record, name
+    raise AssertionError("the last method is never given up")
+
+
+def plan(mdp: MDP) -> list[Attempt]:
+    """What "auto" tries, in this order."""
+    sure = Attempt("policy_iteration", 0, math.inf)
+    along = Attempt("gauss_seidel_policy_iteration", 4, math.inf if mdp.gamma == 1.0 else 20.0)
+    if mdp.S <= DIRECT:
+        return [sure]
+    if mdp.gamma < 1 and mixing_rate(mdp) < MIXES:
+        return [Attempt("modified_policy_iteration", 25, 100.0), along, sure]
+    return [along, sure]
+
+
+def mixing_rate(mdp: MDP, sweeps: int = 4) -> float:
+    """How much a backup of the policy with the best immediate rewards shrinks the span of its changes.
+
+        (span d_n / span d_1)^(1/(n-1)),   d_n = V_n - V_n-1,   span d = max d - min d (0 joins where a model ends)
+
+    Near 0 where the next state hardly depends on the present one, near 1 where it takes long to get anywhere.
+
+    >>> mixing_rate(MDP([[[0.5, 0.5]], [[0.5, 0.5]]], [1, 0], 0.9))
+    0.0
+    """
+    TV, actions = jacobi.optimality(mdp, np.zeros(mdp.S))
+    backup, spans = jacobi.policy(mdp, actions), []
+    for _ in range(sweeps):
+        V, TV = TV, backup(TV)
+        low, high = changes(mdp, V, TV)
+        spans.append(max(high, 0.0) - min(low, 0.0) if mdp.terminal.any() else high - low)
+    return (spans[-1] / spans[0]) ** (1 / (sweeps - 1)) if spans[0] > 0 else 0.0
+
+
+def remaining(before: float, bound: float, tol: float) -> float:
+    """Records until the bound is tol, if it goes on shrinking as it just did.
+
+    >>> round(remaining(1.0, 0.1, 1e-3), 9)
+    2.0
+    """
+    if bound <= tol or not math.isfinite(before):
+        return 0.0
+    return math.log(tol / bound) / math.log(bound / before) if bound < before else math.inf
+
+
+def solve_undiscounted(mdp: MDP, method: str, tol: float, limit: int) -> Solution:
     """Solve at gamma = 1 through the quotient model, and certify on the original."""
     q = undiscounted.quotient(mdp)
-    record = run(q.mdp, name, tol / 8, limit)  # the certificate from both sides may be a little wider
+    record, name = run(q.mdp, method, tol / 8, limit)  # the certificate from both sides may be a little wider
     keep = record.pi.argmax(axis=1) if hasattr(record, "pi") else None
     V, actions, staying = undiscounted.lift(mdp, q, record.V, undiscounted.greedy_actions(q.mdp, record.V, keep))
     bound, loss = undiscounted.two_sided(mdp, q, V, actions, staying)

@@ -10,39 +10,13 @@ from itertools import count
 import numpy as np
 import scipy.sparse as sp
 
-from tabrl import bellman, checks
+from tabrl import bellman, checks, jacobi
 from tabrl.chain import evaluate, evaluate_with_weight, induce
-from tabrl.errors import ModelError
 from tabrl.kernels import gauss_seidel_sweep, prioritized_backups
 from tabrl.mdp import MDP
+from tabrl.stopping import LIMIT, enclosed, finished, initial, judge, settled
 from tabrl.types import F, I, Sweep
 from tabrl.undiscounted import proper_actions, weight
-
-LIMIT = 1_000_000
-
-
-def initial(mdp: MDP, V: F | None, tol: float) -> F:
-    """Copy of the starting values, 0 unless given; also checks tol."""
-    checks.tolerance(tol)
-    if V is None:
-        return np.zeros(mdp.S)
-    V = checks.real(V, "V", (mdp.S,))
-    if V[mdp.terminal].any():
-        s = int(np.argmax(mdp.terminal & (V != 0)))
-        raise ModelError(f"V[{s}] is {V[s]}; terminal states have value 0")
-    return V
-
-
-def judge(mdp: MDP, k: int, V: F, residual: float, w: F | None, pi: F | None = None) -> Sweep:
-    """Record a sweep together with its certified bound."""
-    V_max = float(abs(V).max(initial=0.0)) + residual
-    return Sweep(k, V, residual, bellman.error_bound(mdp, residual, V_max, w, pi))
-
-
-def finished(mdp: MDP, sweep: Sweep, tol: float, limit: int) -> bool:
-    """Whether to stop: certified, at the limit, diverged, or at the floor where rounding hides progress."""
-    noise = bellman.rounding(mdp, mdp.R_max + mdp.gamma * float(abs(sweep.V).max(initial=0.0)))
-    return sweep.bound <= tol or sweep.k >= limit or not sweep.residual > noise
 
 
 def value_iteration(mdp: MDP, *, V: F | None = None, tol: float = 1e-8, limit: int = LIMIT) -> Iterator[Sweep]:
@@ -88,16 +62,17 @@ def gauss_seidel(mdp: MDP, *, V: F | None = None, tol: float = 1e-8, limit: int 
 
 
 def modified_policy_iteration(
-    mdp: MDP, *, V: F | None = None, tol: float = 1e-8, sweeps: int = 10, limit: int = LIMIT
+    mdp: MDP, *, V: F | None = None, tol: float = 1e-8, sweeps: int = 5, limit: int = LIMIT
 ) -> Iterator[Sweep]:
     """Modified policy iteration: one optimality backup, then `sweeps` backups of the policy it found.
 
-    sweeps=0 is value iteration; many sweeps approach policy iteration. A record is yielded after each
-    optimality backup. At gamma = 1 it starts from the value of a policy that ends.
-    Source: Puterman & Shin (1978); Puterman (1994), section 6.5. Ledger E1.5.
+    sweeps=0 is value iteration; many sweeps approach policy iteration. One record per optimality backup, certified by
+    its smallest and largest change (`bellman.enclosure`): where no episode ends, what all states lack alike costs no
+    sweeps. V of a record is the middle of what is possible. At gamma = 1 it starts from the value of a policy that ends
+    and V is that of the sweep. Source: Puterman & Shin (1978); Puterman (1994), sections 6.5 and 6.6.2. Ledger E1.5.
 
     >>> [round(float(x.V[0]), 3) for x in modified_policy_iteration(MDP([[[1.0]]], [1], 0.5), tol=0.01)]
-    [1.0, 2.0]
+    [2.0]
     """
     if sweeps < 0:
         raise ValueError(f"sweeps is {sweeps}; 0 or more policy backups are expected")
@@ -106,27 +81,19 @@ def modified_policy_iteration(
         V = proper_value(mdp)
     V = initial(mdp, V, tol)
     for k in count(1):
-        Q = bellman.q_from_v(mdp, V)
-        TV = bellman.maximum(Q, mdp.legal)
-        sweep = judge(mdp, k, TV, float(abs(TV - V).max()), w)
+        TV, actions = jacobi.optimality(mdp, V)
+        sweep = enclosed(mdp, k, V, TV, w)
         yield sweep
-        if finished(mdp, sweep, tol, limit):
+        if settled(mdp, sweep, tol, limit):
             return
-        V = policy_sweeps(mdp, np.where(mdp.legal, Q, -np.inf).argmax(axis=1), TV, sweeps)
+        V, backup = TV, jacobi.policy(mdp, actions)
+        for _ in range(sweeps):
+            V = backup(V)
 
 
 def proper_value(mdp: MDP) -> F:
     """Value of a policy that ends with probability 1 (gamma = 1)."""
     return evaluate(induce(mdp, bellman.one_hot(proper_actions(mdp), mdp.A)))
-
-
-def policy_sweeps(mdp: MDP, actions: I, V: F, n: int) -> F:
-    """Apply the backup of deterministic actions (S,) n times."""
-    at = np.arange(mdp.S) * mdp.A + actions
-    r, P = mdp.r.ravel()[at], mdp.rows[at]
-    for _ in range(n):
-        V = r + mdp.gamma * (P @ V)
-    return V
 
 
 def prioritized_sweeping(mdp: MDP, *, V: F | None = None, tol: float = 1e-8, limit: int = LIMIT) -> Iterator[Sweep]:

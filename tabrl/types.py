@@ -11,6 +11,8 @@ import numpy.typing as npt
 F: TypeAlias = npt.NDArray[np.float64]
 I: TypeAlias = npt.NDArray[np.int64]  # noqa: E741
 B: TypeAlias = npt.NDArray[np.bool_]
+N: TypeAlias = Any  # np.uint64, a whole number without sign
+Index: TypeAlias = npt.NDArray[Any]  # whole numbers without sign
 Matrix: TypeAlias = Any  # (m, n) NumPy array or scipy.sparse.csr_array
 
 

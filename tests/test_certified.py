@@ -98,7 +98,7 @@ def test_the_tolerance_floor_is_named() -> None:
 
 
 def test_the_iteration_limit_is_named() -> None:
-    mdp = MDP(np.full((8, 1, 8), 0.125), np.arange(8.0), 0.99)
+    mdp = MDP(np.eye(8)[:, None], np.arange(8.0), 0.99)
     x = solve(mdp, "value_iteration", limit=7)
     assert (x.status, x.iterations, x.converged) == ("iteration limit", 7, False)
     assert at_most(distance(x.V, exact_optimal_values(mdp)), x.bound)

@@ -14,7 +14,7 @@ def large() -> MDP:
 def test_solved_and_certified(large: MDP) -> None:
     assert large.is_sparse
     x = dp.solve(large, tol=1e-6)
-    assert (x.status, x.method) == ("certified", "modified_policy_iteration")
+    assert (x.status, x.method) == ("certified", "gauss_seidel_policy_iteration")
     y = dp.solve(large, "gauss_seidel", tol=1e-6)
     assert abs(x.V - y.V).max() <= x.bound + y.bound
 
