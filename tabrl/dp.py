@@ -161,9 +161,9 @@ def solve(mdp: MDP, method: str = "auto", *, tol: float = 1e-8, limit: int = LIM
 
 def certified(mdp: MDP, V: F) -> tuple[F, F, I, float, float]:
     """Back V up once more: V and Q in the middle of the enclosure, greedy actions, bounds on error and policy loss."""
-    TV, actions = jacobi.optimality(mdp, V)
-    found = bellman.enclosure(mdp, *changes(mdp, V, TV), float(abs(V).max(initial=0.0)))
     Q = bellman.q_from_v(mdp, V)
+    TV, actions = jacobi.optimality(mdp, V) if mdp.is_sparse else jacobi.greedy(mdp, Q)
+    found = bellman.enclosure(mdp, *changes(mdp, V, TV), float(abs(V).max(initial=0.0)))
     if found.middle:
         TV = np.where(mdp.terminal, 0.0, TV + found.middle)
         Q += found.middle * (mdp.legal & ~mdp.terminal[:, None])
@@ -225,20 +225,22 @@ def plan(mdp: MDP) -> list[Attempt]:
 def mixing_rate(mdp: MDP, sweeps: int = 4) -> float:
     """How much a backup of the policy with the best immediate rewards shrinks the span of its changes.
 
-        (span d_n / span d_1)^(1/(n-1)),   d_n = V_n - V_n-1,   span d = max d - min d (0 joins where a model ends)
+        (span d_n / span d_0)^(1/n),   d_k = V_k+1 - V_k,   V_0 = 0,   span d = max d - min d
 
-    Near 0 where the next state hardly depends on the present one, near 1 where it takes long to get anywhere.
+    0 joins the maximum and the minimum where a model can end. The rate is near 0 where the next
+    state hardly depends on the present one, near 1 where it takes long to get anywhere.
 
-    >>> mixing_rate(MDP([[[0.5, 0.5]], [[0.5, 0.5]]], [1, 0], 0.9))
+    >>> round(mixing_rate(MDP([[[0.5, 0.5]], [[0.5, 0.5]]], [1, 0], 0.9)), 3)
     0.0
     """
-    TV, actions = jacobi.optimality(mdp, np.zeros(mdp.S))
-    backup, spans = jacobi.policy(mdp, actions), []
-    for _ in range(sweeps):
-        V, TV = TV, backup(TV)
+    V, spans = np.zeros(mdp.S), []
+    TV, actions = jacobi.optimality(mdp, V)
+    backup = jacobi.policy(mdp, actions)
+    for _ in range(sweeps + 1):
         low, high = changes(mdp, V, TV)
         spans.append(max(high, 0.0) - min(low, 0.0) if mdp.terminal.any() else high - low)
-    return (spans[-1] / spans[0]) ** (1 / (sweeps - 1)) if spans[0] > 0 else 0.0
+        V, TV = TV, backup(TV)
+    return float((spans[-1] / spans[0]) ** (1 / sweeps)) if spans[0] > 0 else 0.0
 
 
 def remaining(before: float, bound: float, tol: float) -> float:

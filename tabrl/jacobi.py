@@ -27,12 +27,20 @@ def optimality(mdp: MDP, V: F) -> tuple[F, I]:
     >>> optimality(MDP([[[0, 1], [1, 0]], [[0, 1], [0, 1]]], [[0, 1], [2, 3]], 0.5), np.array([0.0, 4.0]))
     (array([2., 5.]), array([0, 1]))
     """
-    if mdp.is_sparse and compiled():
-        TV, actions = np.empty(mdp.S), np.empty(mdp.S, np.int64)
-        rows = rows_of(mdp)
-        in_slices(jacobi, len(rows.p), mdp.S, *rows, V, TV, actions.view(np.uint64))
-        return TV, actions
-    Q = q_from_v(mdp, V)
+    if not (mdp.is_sparse and compiled()):
+        return greedy(mdp, q_from_v(mdp, V) if V.any() else mdp.r)
+    TV, actions = np.empty(mdp.S), np.empty(mdp.S, np.int64)
+    rows = rows_of(mdp)
+    in_slices(jacobi, len(rows.p), mdp.S, *rows, V, TV, actions.view(np.uint64))
+    return TV, actions
+
+
+def greedy(mdp: MDP, Q: F) -> tuple[F, I]:
+    """Largest legal Q(s,a) and the first action that attains it, both (S,).
+
+    >>> greedy(MDP([[[1.0], [1.0]]], [[0, 2]], 0.5), np.array([[0.0, 2.0]]))
+    (array([2.]), array([1]))
+    """
     best = (Q if mdp.legal.all() else np.where(mdp.legal, Q, -np.inf)).argmax(axis=1)
     return Q[np.arange(mdp.S), best], best
 
@@ -59,9 +67,11 @@ def policy(mdp: MDP, actions: I) -> Callable[[F], F]:
 
 def in_slices(sweep: Any, work: int, S: int, *arguments: Any) -> None:
     """Run sweep(lo, hi, *arguments) over 0, …, S - 1, in threads side by side where there is work for them."""
-    n = max(1, min(THREADS, work // SLICE))
+    n, run = min(THREADS, work // SLICE), sweep.build()
+    if n < 2:
+        run(np.uint64(0), np.uint64(S), *arguments)
+        return
     edges = np.linspace(0, S, n + 1).astype(np.uint64)
-    run = sweep.build()
     others = [threading.Thread(target=run, args=(*edges[k : k + 2], *arguments)) for k in range(1, n)]
     for thread in others:
         thread.start()
