@@ -8,13 +8,14 @@ import difflib
 import math
 from collections.abc import Callable, Iterator
 from itertools import count
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 from tabrl import bellman, checks, jacobi, undiscounted
 from tabrl.average import relative_value_iteration
 from tabrl.chain import evaluate, induce
+from tabrl.choice import plan, remaining
 from tabrl.errors import ModelError
 from tabrl.lp import linear_program
 from tabrl.mdp import MDP
@@ -128,11 +129,12 @@ METHODS: dict[str, Callable[..., Any]] = {
     "prioritized_sweeping": prioritized_sweeping,
     "linear_program": by_linear_program,
 }
-DIRECT = 500  # states up to which "auto" solves linear systems directly
-MIXES = 0.9  # `mixing_rate` below which sweeps over all states are the cheapest way
+UNCERTAIN = 1e-6  # of tol: the residual that is waited for at gamma = 1, where sweeps alone certify nothing
 
 
-def solve(mdp: MDP, method: str = "auto", *, tol: float = 1e-8, limit: int = LIMIT) -> Solution:
+def solve(
+    mdp: MDP, method: str = "auto", *, tol: float = 1e-8, limit: int = LIMIT, engine: str | None = None
+) -> Solution:
     """Compute V_star, a policy and a certified bound on the error of both.
 
         max |V - V_star| <= bound,   max |Q - Q_star| <= bound,   max (V_star - V_pi) <= policy_loss_bound
@@ -141,6 +143,9 @@ def solve(mdp: MDP, method: str = "auto", *, tol: float = 1e-8, limit: int = LIM
     accuracy asked for; where rounding makes it unreachable the answer stops at the floor, `converged` is False and
     `status` says so. The answer is one more backup of what the method found, moved to the middle of what the backup
     leaves possible (`bellman.enclosure`).
+
+    engine: "petsc" spreads the work over the processes of an MPI run (`tabrl.petsc`, which also takes models that no
+    process holds as a whole); each process gets the whole answer.
 
     gamma = 1: components where staying pays 0 are collapsed (see `undiscounted`), and the bound is found
     from both sides; it is inf, with status "not certifiable", where that fails. Raises ModelError, naming
@@ -152,11 +157,24 @@ def solve(mdp: MDP, method: str = "auto", *, tol: float = 1e-8, limit: int = LIM
     """
     checks.tolerance(tol)
     check_method(method)
+    if engine is not None:
+        return elsewhere(engine, mdp, method, tol, limit)
     if mdp.gamma == 1.0:
         return solve_undiscounted(mdp, method, tol, limit)
     record, name = run(mdp, method, tol, limit)
     V, Q, actions, bound, loss = certified(mdp, record.V)
     return report(mdp, V, Q, bellman.one_hot(actions, mdp.A), bound, loss, record.k, tol, limit, name)
+
+
+def elsewhere(engine: str, mdp: MDP, method: str, tol: float, limit: int) -> Solution:
+    """Hand the model to another engine, which has one method of its own."""
+    if engine != "petsc":
+        raise ValueError(f"engine is {engine!r}; None or 'petsc' is expected")
+    if method != "auto":
+        raise ValueError(f"method is {method!r}; engine='petsc' has one method; leave method out")
+    from tabrl import petsc
+
+    return petsc.solve(mdp, tol=tol, limit=limit)
 
 
 def certified(mdp: MDP, V: F) -> tuple[F, F, I, float, float]:
@@ -186,14 +204,6 @@ def run(mdp: MDP, method: str, tol: float, limit: int) -> tuple[Any, str]:
     return last(result) if isinstance(result, Iterator) else result, method
 
 
-class Attempt(NamedTuple):
-    """A method that "auto" tries; after `least` records it is given up if more than `patience` are to come."""
-
-    name: str
-    least: int
-    patience: float
-
-
 def automatic(mdp: MDP, tol: float, limit: int) -> tuple[Any, str]:
     """Try methods from the cheapest to the surest, each for as long as it promises to be done soon.
 
@@ -203,55 +213,13 @@ def automatic(mdp: MDP, tol: float, limit: int) -> tuple[Any, str]:
     for name, least, patience in plan(mdp):
         before = math.inf
         for record in METHODS[name](mdp, tol=tol, limit=limit):
-            if record.k >= least and remaining(before, record.bound, tol) > patience:
+            left, goal = (record.bound, tol) if math.isfinite(record.bound) else (record.residual, UNCERTAIN * tol)
+            if record.k >= least and remaining(before, left, goal) > patience:
                 break
-            before = record.bound
+            before = left
         else:
             return record, name
     raise AssertionError("the last method is never given up")
-
-
-def plan(mdp: MDP) -> list[Attempt]:
-    """What "auto" tries, in this order."""
-    sure = Attempt("policy_iteration", 0, math.inf)
-    along = Attempt("gauss_seidel_policy_iteration", 4, math.inf if mdp.gamma == 1.0 else 20.0)
-    if mdp.S <= DIRECT:
-        return [sure]
-    if mdp.gamma < 1 and mixing_rate(mdp) < MIXES:
-        return [Attempt("modified_policy_iteration", 25, 100.0), along, sure]
-    return [along, sure]
-
-
-def mixing_rate(mdp: MDP, sweeps: int = 4) -> float:
-    """How much a backup of the policy with the best immediate rewards shrinks the span of its changes.
-
-        (span d_n / span d_0)^(1/n),   d_k = V_k+1 - V_k,   V_0 = 0,   span d = max d - min d
-
-    0 joins the maximum and the minimum where a model can end. The rate is near 0 where the next
-    state hardly depends on the present one, near 1 where it takes long to get anywhere.
-
-    >>> round(mixing_rate(MDP([[[0.5, 0.5]], [[0.5, 0.5]]], [1, 0], 0.9)), 3)
-    0.0
-    """
-    V, spans = np.zeros(mdp.S), []
-    TV, actions = jacobi.optimality(mdp, V)
-    backup = jacobi.policy(mdp, actions)
-    for _ in range(sweeps + 1):
-        low, high = changes(mdp, V, TV)
-        spans.append(max(high, 0.0) - min(low, 0.0) if mdp.terminal.any() else high - low)
-        V, TV = TV, backup(TV)
-    return float((spans[-1] / spans[0]) ** (1 / sweeps)) if spans[0] > 0 else 0.0
-
-
-def remaining(before: float, bound: float, tol: float) -> float:
-    """Records until the bound is tol, if it goes on shrinking as it just did.
-
-    >>> round(remaining(1.0, 0.1, 1e-3), 9)
-    2.0
-    """
-    if bound <= tol or not math.isfinite(before):
-        return 0.0
-    return math.log(tol / bound) / math.log(bound / before) if bound < before else math.inf
 
 
 def solve_undiscounted(mdp: MDP, method: str, tol: float, limit: int) -> Solution:

@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import scipy.sparse as sp
 
-from tabrl import bellman, dp
+from tabrl import bellman, choice, dp
 from tabrl.chain import Chain, entries_of, induce, unpaid_recurrent
 from tabrl.errors import NotConverged
 from tabrl.markov import factorised
@@ -50,7 +50,7 @@ def reference(mdp: MDP) -> Reference:
     """
     P, r = exact_model(mdp)
     gamma = LONG(mdp.gamma)
-    actions = dp.solve(mdp, "policy_iteration" if mdp.S <= dp.DIRECT else "auto").pi.argmax(axis=1)
+    actions = dp.solve(mdp, "policy_iteration" if mdp.S <= choice.DIRECT else "auto").pi.argmax(axis=1)
     legal = np.where(mdp.terminal[:, None], np.arange(mdp.A) == 0, mdp.legal)
     for _ in range(ROUNDS):
         V, time = refined(mdp, P, r, actions)
