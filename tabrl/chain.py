@@ -85,20 +85,12 @@ def evaluate_with_weight(chain: Chain) -> tuple[F, F]:
         P = chain.P[keep][:, keep]
         b = np.column_stack([chain.r[keep], np.ones(len(keep))])
         try:
-            with np.errstate(all="ignore"):
-                x[keep] = solve(P, chain.gamma, b)
+            x[keep] = solve(P, chain.gamma, b)
         except NotConverged:
             raise NotConverged(
                 f"chain[s={listed(keep)}] is singular to working precision; fewer steps to the end are expected; "
                 "rounding hides whether it ends"
             ) from None
-        w = x[keep, 1]
-        if not (np.isfinite(x).all() and (w - chain.gamma * (P @ w) > 0.5).all() and (w > 0.5).all()):
-            s = int(keep[np.argmax(np.nan_to_num(abs(w), nan=np.inf))])
-            raise NotConverged(
-                f"chain[s={s}] takes about {x[s, 1]:.3g} steps to end, so rounding hides whether it ends; "
-                "fewer are expected"
-            )
     return x[:, 0], x[:, 1]
 
 

@@ -3,12 +3,18 @@
 An end component is a set of states with actions that never leave it: a policy can stay there forever.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.csgraph import connected_components
 
+from tabrl.graph_kernels import approach, drop_entering, drop_leaving, flood, strong
 from tabrl.mdp import MDP
 from tabrl.types import B, I, Matrix
+
+SMALL = 2000  # transitions up to which searches run as plain Python
 
 
 def end_components(mdp: MDP, allowed: B | None = None) -> tuple[I, B]:
@@ -16,31 +22,43 @@ def end_components(mdp: MDP, allowed: B | None = None) -> tuple[I, B]:
 
     allowed: (S,A) actions that may be used, all legal ones unless given. Returns (component, inside):
     component (S,), its number from 0, or -1 for states outside; inside (S,A), the actions that stay.
+    In turn, actions are dropped that can leave their strongly connected component, and those that can lead to a state
+    without any action left; most models need two or three rounds, each of the order of the transitions.
     Source: de Alfaro (1997), algorithm 3.1; Baier & Katoen (2008), algorithm 47.
 
     >>> loop = MDP([[[1, 0], [0, 1]], [[0, 1], [0, 1]]], [0, 0], 1.0, terminal=[0, 1])
     >>> end_components(loop)[0]
     array([ 0, -1])
     """
-    S, A = mdp.S, mdp.A
+    S, A, rows = mdp.S, mdp.A, mdp.csr
     inside = mdp.legal & ~mdp.terminal[:, None]
-    if allowed is not None:
-        inside = inside & allowed
-    row, col = mdp.csr.nonzero()
-    while True:
-        use = inside.ravel()[row]
-        graph = sp.csr_array((np.ones(int(use.sum()), np.bool_), (row[use] // A, col[use])), shape=(S, S))
-        _, label = connected_components(graph, directed=True, connection="strong")
-        leaves = np.zeros(S * A, np.bool_)
-        outside: B = ~np.asarray(inside.any(axis=1))
-        leaves[row[use & ((label[row // A] != label[col]) | outside[col])]] = True
-        if not leaves.any():
-            break
-        inside = inside & ~leaves.reshape(S, A)
-    component = np.full(S, -1)
-    member: B = np.asarray(inside.any(axis=1))
-    component[member] = np.unique(label[member], return_inverse=True)[1]
-    return component, inside
+    inside = (inside if allowed is None else inside & allowed).ravel()
+    left, lost = inside.reshape(S, A).sum(axis=1), np.empty(S, np.int64)
+    outside = np.flatnonzero(left == 0)
+    lost[: len(outside)], n, dropped = outside, len(outside), 1
+    start, back = leading_to(rows)
+    label = np.full(S, -1)
+    while dropped:
+        fast(drop_entering, rows.nnz)(A, start, back, inside, left, lost, n)
+        label = np.full(S, -1)
+        scratch = [np.zeros(S, np.int64) for _ in range(6)]
+        fast(strong, rows.nnz)(A, rows.indptr, rows.indices, inside, label, *scratch)
+        dropped, n = fast(drop_leaving, rows.nnz)(A, rows.indptr, rows.indices, label, inside, left, lost)
+    member = left > 0
+    used = np.zeros(S, np.bool_)
+    used[label[member]] = True
+    return np.where(member, (np.cumsum(used) - 1)[label], -1), inside.reshape(S, A)
+
+
+def leading_to(rows: Matrix) -> tuple[I, I]:
+    """For each column of a CSR matrix the rows with an entry there: the second array from start[s] to start[s+1]."""
+    pattern = sp.csr_array((np.ones(rows.nnz, np.bool_), rows.indices, rows.indptr), shape=rows.shape).tocsc()
+    return pattern.indptr, pattern.indices
+
+
+def fast(search: Callable[..., Any], work: int) -> Callable[..., Any]:
+    """Return the compiled search, or its source where compiling or loading it would take longer than running that."""
+    return search if work > SMALL else search.py_func  # type: ignore[attr-defined]
 
 
 def recurrent_classes(P: Matrix) -> tuple[I, int]:
@@ -73,20 +91,28 @@ def distance_to(mdp: MDP, target: B, allowed: B | None = None) -> tuple[I, I]:
     (array([2, 1, 0]), array([ 0,  0, -1]))
     """
     usable = mdp.legal if allowed is None else mdp.legal & allowed
-    back = sp.csc_array(mdp.csr)  # column s' lists the rows s·A+a that can lead to it
-    distance = np.where(target, 0, -1)
-    action = np.full(mdp.S, -1)
-    frontier, d = np.flatnonzero(target), 0
-    while len(frontier):
-        d += 1
-        rows = np.unique(np.concatenate([back.indices[back.indptr[s] : back.indptr[s + 1]] for s in frontier]))
-        s, a = np.divmod(rows, mdp.A)
-        new = usable[s, a] & (distance[s] < 0)
-        s, a = s[new], a[new]
-        action[s[::-1]] = a[::-1]  # the first action where several lead there
-        distance[s] = d
-        frontier = np.unique(s)
+    distance, action = np.where(target, 0, -1), np.full(mdp.S, -1)
+    queue, first = np.empty(mdp.S, np.int64), np.flatnonzero(target)
+    queue[: len(first)] = first
+    start, back = leading_to(mdp.csr)
+    fast(approach, len(back))(mdp.A, start, back, usable.ravel(), distance, action, queue, len(first))
     return distance, action
+
+
+def breadth_first(P: Matrix, target: B) -> I:
+    """States (S,) of a CSR matrix by the steps in which they can reach `target` (S,); those that cannot come last.
+
+    >>> breadth_first(sp.csr_array([[0.0, 1.0], [0.0, 0.0]]), np.array([False, True]))
+    array([1, 0])
+    """
+    distance, use = np.where(target, 0, -1), np.ones(len(target), np.bool_)
+    order, first = np.empty(len(target), np.int64), np.flatnonzero(target)
+    order[: len(first)] = first
+    start, back = leading_to(P)
+    fast(approach, len(back))(1, start, back, use, distance, np.full(len(target), -1), order, len(first))
+    lost = np.flatnonzero(distance < 0)
+    order[len(target) - len(lost) :] = lost
+    return order
 
 
 def reachable(mdp: MDP, start: B, pi: B | None = None) -> B:
@@ -97,13 +123,17 @@ def reachable(mdp: MDP, start: B, pi: B | None = None) -> B:
     array([ True, False])
     """
     use = (mdp.legal if pi is None else pi > 0) & ~mdp.terminal[:, None]
-    row, col = mdp.csr.nonzero()
-    keep = use.ravel()[row]
-    graph = sp.csr_array((np.ones(int(keep.sum())), (row[keep] // mdp.A, col[keep])), shape=(mdp.S, mdp.S))
-    seen = start.copy()
-    frontier = seen.astype(np.float64)
-    while frontier.any():
-        frontier = (graph.T @ frontier > 0) & ~seen
-        seen |= frontier
-        frontier = frontier.astype(np.float64)
+    return follow(mdp.csr, use.ravel(), start)
+
+
+def follow(rows: Matrix, use: B, start: B) -> B:
+    """States that can be reached from `start` (S,) by the rows s·A+a of a CSR matrix (S·A,S) that `use` marks.
+
+    >>> follow(sp.csr_array([[0.0, 1.0], [0.0, 1.0]]), np.array([True, True]), np.array([False, True]))
+    array([False,  True])
+    """
+    seen, queue, first = start.copy(), np.empty(len(start), np.int64), np.flatnonzero(start)
+    queue[: len(first)] = first
+    A = len(use) // max(len(start), 1)
+    fast(flood, rows.nnz)(A, rows.indptr, rows.indices, rows.data, use, seen, queue, len(first))
     return seen

@@ -9,26 +9,32 @@ import numpy as np
 import scipy.sparse as sp
 from scipy.sparse.linalg import splu
 
+from tabrl import linear
 from tabrl.errors import NotConverged
-from tabrl.graph import recurrent_classes
+from tabrl.graph import follow, recurrent_classes
 from tabrl.types import B, F, Matrix
 
 
 def solve(P: Matrix, scale: float, b: F) -> F:
-    """Solve (I - scale P) x = b directly, one step of refinement included. b: (S,) or (S,m).
+    """Solve (I - scale P) x = b, the stored floats read as exact numbers. b: (S,) or (S,m).
 
-    w = (I - scale P)^-1 1 is at least 1 where the inverse is a sum of powers of P; NotConverged is raised
-    when the computed w is not such a certificate: the chain ends so rarely that rounding hides it.
+    w = (I - scale P)^-1 1, the expected number of steps, bounds what a residual can mean: |error| <= max|residual| w.
+    Small systems are factored, with one step of refinement; where w shows that rounding would spoil the answer, it is
+    refined in twice the precision until the residual proves it. Large sparse ones: see `linear`.
+    NotConverged is raised when no w with w - scale P w > 1/2 is found (the inverse is not a sum of powers of P), or
+    no proof: the chain ends so rarely that rounding hides it.
     """
+    if linear.large(P):
+        return linear.solve(P, scale, b)
     A = sp.eye_array(P.shape[0], format="csc") - scale * P if sp.issparse(P) else np.eye(len(P)) - scale * P
     solver = factorised(A)
     with np.errstate(all="ignore"):
         w, x = solver(np.ones(len(b))), solver(b)
         x = x + solver(b - A @ x)
-        proof = np.isfinite(x).all() and (w > 0.5).all() and (A @ w > 0.5).all()
-    if not proof:
-        raise NotConverged("chain is singular to working precision; an end within reach is expected")
-    return x
+        steps = w.max(initial=0.0)
+        if steps < linear.MANY_STEPS and np.isfinite(x).all() and (w > 0.5).all() and (A @ w > 0.5).all():
+            return x
+        return linear.refined(P, scale, b, solver)
 
 
 def factorised(A: Matrix) -> Callable[[F], F]:
@@ -49,6 +55,8 @@ def factorised(A: Matrix) -> Callable[[F], F]:
 
 def visited(P: Matrix, start: B) -> B:
     """States that the chain can reach from a mask of states, themselves included."""
+    if sp.issparse(P):
+        return follow(sp.csr_array(P), np.ones(len(start), np.bool_), start)
     seen, frontier = start.copy(), start.astype(np.float64)
     while frontier.any():
         frontier = ((P.T @ frontier > 0) & ~seen).astype(np.float64)

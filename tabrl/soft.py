@@ -17,7 +17,7 @@ from tabrl.gradient import Table, at
 from tabrl.mdp import MDP
 from tabrl.policy import entropy, log_softmax, softmax, through_pi
 from tabrl.rounding import U
-from tabrl.sweeps import LIMIT, finished, initial
+from tabrl.stopping import LIMIT, finished, initial
 from tabrl.trace import last
 from tabrl.types import F, Sweep
 

@@ -10,28 +10,31 @@ Source: Bertsekas & Tsitsiklis (1991); de Alfaro (1997); Haddad & Monmege (2018)
 """
 
 import math
-from typing import NamedTuple
 
 import numpy as np
-import scipy.sparse as sp
 
-from tabrl.bellman import maximum, one_hot, q_from_v, rounding
-from tabrl.chain import Chain, average, evaluate_with_weight, listed
+from tabrl.bellman import maximum, q_from_v, rounding
+from tabrl.chain import listed
+from tabrl.collapse import Quotient, collapse, lift, on_nodes
+from tabrl.durations import chosen, counted, longest
 from tabrl.errors import ModelError, NotConverged
 from tabrl.graph import distance_to, end_components
 from tabrl.mdp import MDP
 from tabrl.types import B, F, I
 
-LARGEST = 20_000_000  # rows of a quotient model
+__all__ = [
+    "Quotient",
+    "free_components",
+    "greedy_actions",
+    "lift",
+    "proper_actions",
+    "quotient",
+    "two_sided",
+    "weight",
+]
 
-
-class Quotient(NamedTuple):
-    """A model whose free end components are single states, and the way back to the original."""
-
-    mdp: MDP  # the collapsed model; its last state is the end reached by staying, if anything collapsed
-    state: I  # (S,) number of each original state in it
-    inside: B  # (S,A) original actions that stay inside a collapsed component
-    row: I  # (S',A') original row s·A+a of each action; -1 for staying and for illegal ones
+NEAR = math.inf, 1e-3, 1e-6, 1e-9  # how far below the best an action may be that the weight must cover
+DIRECT = 3000  # states up to which all actions are tried first
 
 
 def quotient(mdp: MDP) -> Quotient:
@@ -80,90 +83,11 @@ def require_way_out(mdp: MDP, state: I | None = None) -> None:
         )
 
 
-def collapse(mdp: MDP, component: I, inside: B) -> Quotient:
-    """Build the quotient: a component keeps the actions that leave it, and gains one that stays for 0."""
-    S, A = mdp.S, mdp.A
-    key = np.where(component >= 0, component, component.max() + 1 + np.arange(S))
-    state = np.unique(key, return_inverse=True)[1].astype(np.int64)
-    n = int(state.max()) + 1
-    leaving = np.flatnonzero((mdp.legal & ~inside & ~mdp.terminal[:, None]).ravel())
-    owner = state[leaving // A]
-    order = np.argsort(owner, kind="stable")
-    leaving, owner = leaving[order], owner[order]
-    slot = np.arange(len(owner)) - np.searchsorted(owner, owner)
-    width = int(slot.max(initial=-1)) + 2
-    if (n + 1) * width > LARGEST:
-        raise ModelError(
-            f"mdp needs {n + 1} x {width} collapsed actions; at most {LARGEST} are supported; use gamma < 1"
-        )
-    row = np.full((n + 1, width), -1)
-    row[owner, slot + 1] = leaving
-    free = np.unique(state[component >= 0])
-    legal = row >= 0
-    legal[free, 0] = True
-    merge = sp.csr_array((np.ones(S), (np.arange(S), state)), shape=(S, n + 1))
-    place = (owner * width + slot + 1).astype(np.int64)
-    lift = sp.csr_array((np.ones(len(place)), (place, leaving)), shape=((n + 1) * width, S * A))
-    stay = sp.csr_array((np.ones(len(free)), (free * width, np.full(len(free), n))), shape=((n + 1) * width, n + 1))
-    r = np.zeros((n + 1) * width)
-    r[place] = mdp.r.ravel()[leaving]
-    terminal = np.zeros(n + 1, np.bool_)
-    terminal[state[mdp.terminal]] = True
-    terminal[n] = True
-    P = sp.csr_array(lift @ mdp.csr @ merge + stay)
-    model = MDP(P, r.reshape(n + 1, width), 1.0, terminal=terminal, legal=legal)
-    return Quotient(model, state, inside, row)
-
-
-def lift(mdp: MDP, q: Quotient, V: F, actions: I) -> tuple[F, I, B]:
-    """Carry values and actions of the quotient back: (V (S,), actions (S,), staying (S,) mask).
-
-    In a collapsed component the state that owns the chosen action takes it, the others walk to it.
-    """
-    S, A = mdp.S, mdp.A
-    chosen = q.row[q.state, actions[q.state]]  # (S,) original row, or -1
-    out = np.where(chosen >= 0, chosen % A, np.argmax(mdp.legal, axis=1))
-    inner = q.inside.any(axis=1)
-    staying = inner & (chosen < 0)
-    out[staying] = np.argmax(q.inside[staying], axis=1)
-    owner = np.zeros(S, np.bool_)
-    owner[chosen[inner & ~staying] // A] = True
-    walk = distance_to(mdp, owner, q.inside)[1]
-    walking = inner & ~staying & ~owner
-    out[walking] = walk[walking]
-    return V[q.state], out, staying
-
-
 def proper_actions(mdp: MDP) -> I:
     """Return actions that end with probability 1 from everywhere. Raises ModelError where none do."""
     require_way_out(mdp)
     action = distance_to(mdp, mdp.terminal)[1]
     return np.where(action >= 0, action, np.argmax(mdp.legal, axis=1))
-
-
-def steps(mdp: MDP, actions: I) -> F:
-    """Expected number of steps to the end, w = (I - P)^-1 1, of deterministic actions (S,)."""
-    pi = one_hot(actions, mdp.A)
-    live = (~mdp.terminal).astype(np.float64)
-    return evaluate_with_weight(Chain(average(mdp, pi, mdp.rows), live, 1.0, mdp.terminal))[1]
-
-
-def longest(mdp: MDP, allowed: B, actions: I) -> F | None:
-    """Largest expected number of steps over all policies that use allowed (S,A) actions; None if infinite.
-
-    Policy iteration from `actions`, which must end. Source: Bertsekas & Tsitsiklis (1996), section 2.2.
-    """
-    for _ in range(200):
-        try:
-            w = steps(mdp, actions)
-        except (ModelError, NotConverged):
-            return None
-        longer = np.where(allowed, 1 + (mdp.rows @ w).reshape(mdp.S, mdp.A), -np.inf)
-        better = (longer.max(axis=1) > w * (1 + 1e-9)) & ~mdp.terminal
-        if not better.any():
-            return w
-        actions = np.where(better, longer.argmax(axis=1), actions)
-    return None
 
 
 def weight(mdp: MDP) -> F | None:
@@ -200,10 +124,9 @@ def lower_gap(mdp: MDP, V: F, actions: I, staying: B) -> float:
     if (V[staying] > 0).any():
         return math.inf
     live = ~mdp.terminal & ~staying
-    pi = one_hot(actions, mdp.A) * live[:, None]
-    P, r = average(mdp, pi, mdp.rows), (pi * mdp.r).sum(axis=1)
+    P, r = chosen(mdp, actions), mdp.r[np.arange(mdp.S), actions]
     try:
-        w = evaluate_with_weight(Chain(P, live.astype(np.float64), 1.0, ~live))[1]
+        w = counted(P, live)
     except (ModelError, NotConverged):
         return math.inf
     w_max, V_max = float(w.max(initial=0.0)), float(abs(V).max(initial=0.0))
@@ -219,11 +142,10 @@ def upper_gap(mdp: MDP, q: Quotient, V: F, actions: I) -> float:
     checked = mdp.legal & ~q.inside & ~mdp.terminal[:, None]
     excess = q_from_v(mdp, V) - V[:, None] + noise  # (S,A), must be covered by c (w - P w)
     free = q.inside.any(axis=1)
-    Vq = np.zeros(q.mdp.S)
-    Vq[q.state] = V
+    Vq = on_nodes(q, V)
     loss = Vq[:, None] - q_from_v(q.mdp, Vq)
     start = np.where(q.mdp.legal, -loss, -np.inf).argmax(axis=1)
-    for near in (math.inf, 1e-3, 1e-6, 1e-9):
+    for near in NEAR if q.mdp.S <= DIRECT else NEAR[::-1]:
         w = longest(q.mdp, q.mdp.legal & (loss <= near * max(1.0, V_max)), start)
         if w is None:
             continue

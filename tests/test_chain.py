@@ -369,3 +369,44 @@ def test_long_lists_of_states_are_cut(n: int, start: int) -> None:
     text = chain.listed(np.arange(start, start + n))
     assert text.startswith(",".join(map(str, range(start, start + min(n, 8)))))
     assert text.endswith(f"… ({n} states)") == (n > 8)
+
+
+@pytest.mark.parametrize("block", range(4))
+def test_values_of_nearly_absorbing_chains_are_right_or_refused(block: int) -> None:
+    """Ends of probability 1e-18 to 1 beside rows that sum to 1 only within rounding; gamma = 1 and up to 1e-15 below.
+
+    |error| <= 1e-9 max w max|r|, w the expected steps, in exact arithmetic: a quarter of such chains were answered
+    wrongly by a float solve whose residual looked fine.
+    """
+    answered = 0
+    for seed in range(100):
+        rng = np.random.default_rng([11, block, seed])
+        c = nearly_absorbing(rng)
+        try:
+            V, w = chain.evaluate_with_weight(c)
+        except (NotConverged, ModelError):
+            continue
+        answered += 1
+        P, gamma = exact(c.P), Fraction(float(c.gamma))
+        truth = chain_values(P, exact(c.r), gamma)
+        steps = chain_values(P, exact(1.0 * ~c.terminal), gamma)
+        size = Fraction(1e-9) * max(steps) * Fraction(abs(c.r).max())
+        assert min(steps) >= 0
+        assert max(abs(Fraction(float(v)) - t) for v, t in zip(V, truth, strict=True)) <= size, seed
+        assert all(abs(Fraction(float(v)) - t) <= Fraction(1e-9) * t for v, t in zip(w, steps, strict=True)), seed
+    assert answered > 50
+
+
+def nearly_absorbing(rng: np.random.Generator) -> Chain:
+    """A chain that ends in its last state, hardly ever."""
+    S = int(rng.integers(2, 7))
+    P = np.zeros((S, S))
+    for s in range(S - 1):
+        use = rng.random(S - 1) < 0.6
+        use[rng.integers(0, S - 1)] = True
+        weight = rng.exponential(size=S - 1) * use if rng.random() < 0.6 else use * 1.0
+        leaves = 10.0 ** rng.integers(-18, 0) if rng.random() < 0.5 else 0.0
+        P[s, :-1], P[s, -1] = weight / weight.sum() * (1 - leaves), leaves
+    r = rng.normal(size=S) if rng.random() < 0.5 else np.ones(S)
+    gamma = 1.0 if rng.random() < 0.6 else float(1 - 10.0 ** rng.integers(-15, -8))
+    return Chain(P, np.where(np.arange(S) == S - 1, 0.0, r), gamma, np.arange(S) == S - 1)

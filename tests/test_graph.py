@@ -115,3 +115,108 @@ def test_distance_to_is_the_shortest_path(m: MDP, restrict: bool, rng: np.random
         assert action[new].tolist() == closer[new].argmax(1).tolist()
     assert distance.tolist() == expected.tolist()
     assert ((action < 0) == (expected <= 0)).all()
+
+
+# Large models
+
+
+def sparse_model(rng: np.random.Generator) -> MDP:
+    """Up to 60 states with a few successors each, mostly near, so that components are many and of all sizes."""
+    S, A = int(rng.integers(20, 60)), int(rng.integers(1, 4))
+    P = np.zeros((S, A, S))
+    for s in range(S):
+        for a in range(A):
+            to = (s + rng.integers(-3, 4, int(rng.integers(1, 4)))) % S if rng.random() < 0.9 else rng.integers(0, S, 2)
+            P[s, a, to] = 1.0
+    ends = np.arange(S) == S - 1
+    P[ends] = 0.0
+    legal = rng.random((S, A)) < 0.8
+    legal[:, 0] = True
+    return MDP.normalised(np.where(legal[:, :, None], P, 0.0), np.zeros(S), 1.0, terminal=ends, legal=legal)
+
+
+def literal_end_components(m: MDP, allowed: Any) -> list[tuple[int, ...]]:
+    """Drop actions that leave their strongly connected component, one layer at a time, until none does."""
+    P, inside = dense_P(m) > 0, m.legal & ~m.terminal[:, None] & allowed
+    while True:
+        step = (P & inside[:, :, None]).any(1) | np.eye(m.S, dtype=bool)
+        reach = np.linalg.matrix_power(step.astype(float), m.S) > 0
+        together = reach & reach.T & inside.any(1)
+        stays = inside & ~(P & ~together[:, None, :]).any(2)
+        if (stays == inside).all():
+            return sorted({tuple(np.flatnonzero(together[s]).tolist()) for s in np.flatnonzero(inside.any(1))})
+        inside = stays
+
+
+@pytest.mark.parametrize("plain", [False, True])
+@pytest.mark.parametrize("seed", range(40))
+def test_searches_of_medium_models(seed: int, plain: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    """End components, distances and reachable states by the literal algorithm; compiled and plain."""
+    monkeypatch.setattr(graph, "SMALL", 10**9 if plain else 0)
+    rng = np.random.default_rng(seed)
+    m = sparse_model(rng)
+    allowed = rng.random((m.S, m.A)) < (1.0 if seed % 2 else 0.8)
+    component, inside = graph.end_components(m, allowed)
+    expected = literal_end_components(m, allowed)
+    found = [tuple(np.flatnonzero(component == k).tolist()) for k in range(component.max(initial=-1) + 1)]
+    assert sorted(found) == expected
+    P = dense_P(m) > 0
+    for s in range(m.S):
+        stays = (component[s] >= 0) & m.legal[s] & allowed[s] & ~P[s][:, component != component[s]].any(1)
+        assert inside[s].tolist() == stays.tolist()
+    target = rng.random(m.S) < 0.1
+    distance, action = graph.distance_to(m, target, allowed)
+    layers = np.where(target, 0, -1)
+    for d in range(1, m.S):
+        closer = (P & (m.legal & allowed)[:, :, None])[:, :, layers == d - 1].any(2)
+        new = closer.any(1) & (layers < 0)
+        layers[new] = d
+        assert action[new].tolist() == closer[new].argmax(1).tolist()
+    assert distance.tolist() == layers.tolist()
+    step = P.any(1) | np.eye(m.S, dtype=bool)
+    closure = np.linalg.matrix_power(step.astype(float), m.S) > 0
+    assert graph.reachable(m, target).tolist() == closure[target].any(0).tolist()
+
+
+def counting(name: str, monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Calls of a search, in a list that grows."""
+    calls, search = [], getattr(graph, name)
+
+    def run(*args: Any) -> Any:
+        calls.append(name)
+        return search(*args)
+
+    monkeypatch.setattr(graph, name, run)
+    return calls
+
+
+def test_a_long_walk_takes_one_round(monkeypatch: pytest.MonkeyPatch) -> None:
+    """200,000 states between two ends: a round for each layer would take an hour."""
+    n = 200_000
+    i = np.arange(1, n + 1)
+    P = sp.csr_array((np.full(2 * n, 0.5), (np.r_[i, i], np.r_[i - 1, i + 1])), shape=(n + 2, n + 2))
+    walk = MDP(P, np.zeros(n + 2), 1.0, terminal=np.isin(np.arange(n + 2), [0, n + 1]))
+    rounds = counting("strong", monkeypatch)
+    component, inside = graph.end_components(walk)
+    assert (component == -1).all() and not inside.any() and len(rounds) == 1
+    distance, action = graph.distance_to(walk, walk.terminal)
+    assert (distance == np.minimum(np.arange(n + 2), n + 1 - np.arange(n + 2))).all()
+    assert (action == np.where(walk.terminal, -1, 0)).all()
+    assert graph.reachable(walk, np.arange(n + 2) == 7).all()
+    assert graph.breadth_first(walk.csr, walk.terminal)[:4].tolist() == [0, n + 1, 1, n]
+
+
+def test_many_rings_take_two_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """20,000 rings of five, each with a way to the next: every ring is a component of its own."""
+    n = 100_000
+    s = np.arange(n)
+    P = sp.csr_array(
+        (np.ones(2 * n), (np.r_[2 * s, 2 * s + 1], np.r_[s - s % 5 + (s + 1) % 5, np.minimum(s - s % 5 + 5, n)])),
+        shape=(2 * n + 2, n + 1),
+    )
+    rings = MDP(P, np.zeros(n + 1), 1.0, terminal=np.arange(n + 1) == n)
+    rounds = counting("strong", monkeypatch)
+    component, inside = graph.end_components(rings)
+    assert len(rounds) <= 3 and component[n] == -1
+    assert (component[:n].reshape(-1, 5) == component[:n:5, None]).all() and len(set(component[:n])) == n // 5
+    assert (inside[:n] == [True, False]).all()

@@ -12,9 +12,11 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     0: "types errors checks _jit _xp trace output rounding _version",
-    1: "mdp model_checks build files policy chain markov longrun graph branches nonnegative",
-    2: "bellman returns advantages weights losses divergences",
-    3: "dp sweeps undiscounted average average_reward kernels lp linear_program planning rational "
+    1: "sweep_kernels ordering linear linear_kernels multigrid graph_kernels "
+       "mdp model_checks build files policy chain markov longrun graph branches nonnegative",
+    2: "bellman jacobi returns advantages weights losses divergences",
+    3: "dp choice sweeps sliding stopping undiscounted durations collapse petsc average average_reward "
+       "kernels lp linear_program planning rational "
        "learning_kernels schedules replay batch "
        "reference sample prediction off_policy control gradient ppo trpo decisions on_policy "
        "rollout rollout_gym rollout_kernels optimise policy_gradients actor_critic actor_critic_kernels "

@@ -6,10 +6,12 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
+from rational import at_most, distance, exact_optimal_values, exact_policy_values, shortfall
 
-from tabrl import MDP
+from tabrl import MDP, _jit, chain, collapse, durations, envs, graph
 from tabrl.dp import METHODS, solve
-from tabrl.errors import ModelError
+from tabrl.errors import ModelError, NotConverged
 from tabrl.undiscounted import quotient
 
 NEVER = Fraction(-(10**30))  # stands for -inf
@@ -170,3 +172,177 @@ def test_policy_in_a_collapsed_component_walks_to_the_exit() -> None:
     assert (x.V == [7, 7, 7, 0]).all()
     assert x.pi.argmax(1).tolist()[:3] == [0, 0, 1]
     assert x.policy_loss_bound < 1e-12
+
+
+# Ends that rounding may hide
+
+
+def hardly_ends(rng: np.random.Generator) -> MDP:
+    """Rewards of both signs; every action ends, some of them once in up to 1e18 steps."""
+    S, A = int(rng.integers(2, 6)), int(rng.integers(1, 4))
+    P = rng.exponential(size=(S, A, S)) * (rng.random((S, A, S)) < 0.6)
+    P[:, :, -1] = 0.0
+    P[np.arange(S), :, rng.integers(0, S - 1, S)] += 0.3
+    leaves = 10.0 ** rng.integers(-18 if rng.random() < 0.5 else -6, 0, (S, A))
+    P *= ((1 - leaves) / P.sum(axis=2))[:, :, None]
+    P[:, :, -1] = leaves
+    P[-1] = 0.0
+    R = np.where(np.arange(S)[:, None] == S - 1, 0.0, rng.normal(size=(S, A)))
+    return MDP(P, R, 1.0, terminal=np.arange(S) == S - 1)
+
+
+@pytest.mark.parametrize("block", range(5))
+def test_a_finite_bound_holds_however_rare_the_end(block: int) -> None:
+    """In exact arithmetic, stored floats read as they stand: value and policy within their bounds, or bound = inf."""
+    certified = 0
+    for seed in range(40):
+        rng = np.random.default_rng([13, block, seed])
+        m = hardly_ends(rng)
+        try:
+            x = solve(m, ("auto", "policy_iteration", "gauss_seidel_policy_iteration")[seed % 3], limit=300)
+        except (NotConverged, ModelError):
+            continue
+        if not np.isfinite(x.bound):
+            assert not x.converged
+            continue
+        best = exact_optimal_values(m)
+        assert at_most(distance(x.V, best), x.bound), (block, seed)
+        assert at_most(shortfall(best, exact_policy_values(m, x.pi)), x.policy_loss_bound), (block, seed)
+        certified += 1
+    assert certified > 15
+
+
+# Components with many ways out
+
+
+def many_exits(rng: np.random.Generator) -> MDP:
+    """Three states in a free ring, three ways to risk the end from each, and rewards of both signs for them."""
+    P, R = np.zeros((4, 4, 4)), np.zeros((4, 4))
+    for s, a in product(range(3), range(1, 4)):
+        cuts = np.sort(rng.integers(0, 8, 2))
+        P[s, a, rng.permutation(3)] = np.diff(np.r_[0, cuts, 7]) / 8
+        P[s, a, 3] = 1 / 8
+        R[s, a] = rng.integers(-4, 5)
+    P[range(3), 0, [1, 2, 0]] = 1
+    return MDP(P, R, 1.0, terminal=[0, 0, 0, 1])
+
+
+@pytest.mark.parametrize("seed", range(40))
+def test_choices_in_several_steps_change_nothing(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Collapsed with as many columns as there are ways out, and with two at a time: right and certified both times."""
+    mdp = many_exits(np.random.default_rng([17, seed]))
+    truth = exact_values(mdp)
+    for method in ("auto", "gauss_seidel_policy_iteration"):
+        for columns in (9, 2):
+            monkeypatch.setattr(collapse, "columns", lambda *_, columns=columns: columns)
+            q, x = quotient(mdp), solve(mdp, method)
+            nodes = 0 if columns == 9 else 5 + 3 + 2  # pairs of 9 actions, of 5 nodes, of 3
+            assert repr(q.mdp) == f"MDP(S={3 + nodes}, A={columns + 1}, gamma=1, 2 terminal, sparse)"
+            assert x.status == "certified"
+            assert max(abs(Fraction(float(v)) - t) for v, t in zip(x.V, truth, strict=True)) <= Fraction(x.bound)
+            P = [[Fraction(float(p)) for p in mdp.P[s, a]] for s, a in enumerate(x.pi.argmax(1))]
+            r = [Fraction(float(mdp.r[s, a])) for s, a in enumerate(x.pi.argmax(1))]
+            own = policy_value(P, r, mdp.terminal)
+            assert max(t - v for t, v in zip(truth, own, strict=True)) <= Fraction(x.policy_loss_bound)
+
+
+def test_forty_ways_out_of_one_component(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A ring of 40 states, an exit from each that pays its number: four columns suffice, and 39 is found."""
+    n = 40
+    s = np.arange(n)
+    rows, to = np.r_[2 * s, 2 * s + 1], np.r_[(s + 1) % n, np.full(n, n)]
+    R = np.zeros((n + 1, 2))
+    R[:n, 1] = np.random.default_rng(0).permutation(n)
+    ring = MDP(
+        sp.csr_array((np.ones(2 * n), (rows, to)), shape=(2 * n + 2, n + 1)), R, 1.0, terminal=np.arange(n + 1) == n
+    )
+    monkeypatch.setattr(collapse, "SMALL", 0)
+    monkeypatch.setattr(collapse, "COLUMNS", 0)
+    q = quotient(ring)
+    assert q.mdp.A == 4 and n < q.mdp.S + n < 2 * n and (q.state[:n] == q.state[0]).all()
+    assert sorted(q.row[q.row >= 0].tolist()) == (2 * s + 1).tolist()
+    x = solve(ring)
+    assert x.V.tolist() == [39.0] * n + [0.0]
+    assert x.converged and x.policy_loss_bound < 1e-9
+    assert (x.pi[:n, 1] == (R[:n, 1] == 39)).all()
+    nodes = collapse.on_nodes(q, x.V)
+    assert nodes[q.state[0]] == 39 and set(nodes[q.state.max() + 1 : -1]) <= set(range(n)) and nodes[-1] == 0
+
+
+def pond(n: int) -> MDP:
+    """An n x n lake of 8 x 8 patterns with holes; slippery; 1 for the far corner, and walking into walls is free."""
+    rows = ["........", "........", "...H....", ".....H..", "...H....", ".HH...H.", ".H..H.H.", "...H...."]
+    hole = np.tile(np.array([list(r) for r in rows]) == "H", (-(-n // 8), -(-n // 8)))[:n, :n].ravel()
+    hole[-1] = False
+    s = np.arange(n * n)
+    x, y = s // n, s % n
+    moves = np.stack([s - (y > 0), s + n * (x < n - 1), s + (y < n - 1), s - n * (x > 0)], axis=1)
+    ends = hole | (s == n * n - 1)
+    go = np.flatnonzero(~ends)
+    entries = [(4 * go + a, moves[go, (a + d) % 4]) for a in range(4) for d in (-1, 0, 1)]
+    row, col = (np.concatenate(z) for z in zip(*entries, strict=True))
+    P = sp.csr_array((np.full(len(row), 1 / 3), (row, col)), shape=(4 * n * n, n * n))
+    return MDP(P, np.asarray(P @ (s == n * n - 1.0)).reshape(-1, 4), 1.0, terminal=ends)
+
+
+def test_a_lake_of_6_400_states_is_certified() -> None:
+    """The shortest way to the exit would take 1e8 times as many steps as the quick one, and prove nothing."""
+    if not _jit.compiled():
+        pytest.skip("sweeps in plain Python take too long")
+    lake = pond(80)
+    x = solve(lake, tol=1e-6)
+    assert x.converged and x.policy_loss_bound <= 1e-6
+    w = durations.steps(lake, x.pi.argmax(axis=1))
+    assert w.max() < 10_000
+    assert x.V.max() <= 1 + x.bound and x.V[~lake.terminal].min() > 0
+
+
+def test_the_quick_way_and_the_short_way() -> None:
+    """On a small lake: steps of the short way, of the quick one, and of the best one, all by exact solves."""
+    lake = pond(32)
+    inside = quotient(lake).inside
+    inner = inside.any(axis=1)
+    target = inner & (np.arange(lake.S) == np.flatnonzero(inner)[-1])
+    distance, short = graph.distance_to(lake, target, inside)
+    walks = distance > 0
+    quick = durations.quickest(lake, inside, target, distance, short)
+    assert inside[walks, quick[walks]].all()
+    few, many = (durations.counted(durations.chosen(lake, a), walks) for a in (quick, short))
+    best = quick
+    for _ in range(50):
+        w = durations.counted(durations.chosen(lake, best), walks)
+        after = np.where(inside, 1 + (lake.rows @ w).reshape(lake.S, 4), np.inf)
+        best = np.where(walks & (after.min(axis=1) < w - 1e-9), after.argmin(axis=1), best)
+    assert few.max() < 1.5 * w.max() < many.max() / 2
+
+
+# Sizes
+
+
+@pytest.mark.parametrize("costs", [True, False])
+def test_a_grid_of_40_000_states_is_certified(costs: bool) -> None:
+    """Every step costs, so that staying is never optimal; and the same with free steps and costs at the end alone."""
+    if not _jit.compiled():
+        pytest.skip("sweeps in plain Python take too long")
+    grid: MDP = envs.slippery_grid(200, gamma=1.0)
+    if not costs:
+        to_end = np.asarray(grid.rows[:, np.flatnonzero(grid.terminal)].sum(axis=1)).reshape(grid.S, grid.A)
+        grid = MDP(grid.P, to_end * 3.0, 1.0, terminal=grid.terminal)
+    x = solve(grid, tol=1e-6)
+    assert x.converged and x.policy_loss_bound <= 1e-6
+    if not costs:
+        assert abs(x.V[~grid.terminal] - 3.0).max() <= x.bound
+
+
+def test_a_policy_of_40_000_states_takes_the_steps_it_takes() -> None:
+    """`steps` of a large model proves w - P w >= 1/2 and is within a factor of two of the exact solve."""
+    if not _jit.compiled():
+        pytest.skip("sweeps in plain Python take too long")
+    grid = envs.slippery_grid(200, gamma=1.0)
+    distance, _ = graph.distance_to(grid, grid.terminal)
+    actions = (grid.rows @ distance).reshape(grid.S, grid.A).argmin(axis=1)
+    w, P = durations.steps(grid, actions), durations.chosen(grid, actions)
+    one = (~grid.terminal).astype(np.float64)
+    exact = chain.evaluate(chain.Chain(P, one, 1.0, grid.terminal))
+    assert (w - P @ w)[~grid.terminal].min() >= 0.5
+    assert (w <= 2 * exact).all() and (exact <= 2 * w).all()

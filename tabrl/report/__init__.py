@@ -22,7 +22,7 @@ from tabrl.output import write
 from tabrl.reference import Reference, reference
 from tabrl.report import drawing
 from tabrl.report.page import Link, Links, Page, Picture, Pre, Section, Table, Text, render
-from tabrl.sweeps import LIMIT
+from tabrl.stopping import LIMIT
 
 TOL = 1e-8  # accuracy that every method is asked for
 WORK = 3_000_000_000  # entries of P that the loops of one method may read: some seconds; 1 % of it without numba
