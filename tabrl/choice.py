@@ -12,6 +12,7 @@ from tabrl import jacobi
 from tabrl._jit import compiled
 from tabrl.mdp import MDP
 from tabrl.stopping import changes
+from tabrl.types import F
 
 DIRECT = 500  # states up to which "auto" solves linear systems directly
 PLAIN = 20_000  # states up to which linear systems are solved without numba
@@ -24,6 +25,7 @@ class Attempt(NamedTuple):
     name: str
     least: int
     patience: float
+    V: F | None = None  # (S,) where it starts, if not at its own start
 
 
 def plan(mdp: MDP) -> list[Attempt]:
@@ -35,7 +37,11 @@ def plan(mdp: MDP) -> list[Attempt]:
         return [sure]
     if not compiled():
         return [mixing, sure] if mdp.S <= PLAIN else [mixing._replace(patience=math.inf)]
-    return [mixing, along, sure] if mdp.gamma < 1 and mixing_rate(mdp) < MIXES else [along, sure]
+    if mdp.gamma < 1:
+        rate, V = first_sweeps(mdp)
+        if rate < MIXES:
+            return [mixing._replace(V=V), along, sure]
+    return [along, sure]
 
 
 def mixing_rate(mdp: MDP, sweeps: int = 4) -> float:
@@ -49,6 +55,11 @@ def mixing_rate(mdp: MDP, sweeps: int = 4) -> float:
     >>> round(mixing_rate(MDP([[[0.5, 0.5]], [[0.5, 0.5]]], [1, 0], 0.9)), 3)
     0.0
     """
+    return first_sweeps(mdp, sweeps)[0]
+
+
+def first_sweeps(mdp: MDP, sweeps: int = 4) -> tuple[float, F]:
+    """(`mixing_rate`, the last V_k of it), from which modified policy iteration goes on."""
     V, spans = np.zeros(mdp.S), []
     TV, actions = jacobi.optimality(mdp, V)
     backup = jacobi.policy(mdp, actions)
@@ -56,7 +67,7 @@ def mixing_rate(mdp: MDP, sweeps: int = 4) -> float:
         low, high = changes(mdp, V, TV)
         spans.append(max(high, 0.0) - min(low, 0.0) if mdp.terminal.any() else high - low)
         V, TV = TV, backup(TV)
-    return float((spans[-1] / spans[0]) ** (1 / sweeps)) if spans[0] > 0 else 0.0
+    return (float((spans[-1] / spans[0]) ** (1 / sweeps)) if spans[0] > 0 else 0.0), TV
 
 
 def remaining(before: float, bound: float, tol: float) -> float:

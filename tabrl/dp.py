@@ -180,7 +180,7 @@ def elsewhere(engine: str, mdp: MDP, method: str, tol: float, limit: int) -> Sol
 def certified(mdp: MDP, V: F) -> tuple[F, F, I, float, float]:
     """Back V up once more: V and Q in the middle of the enclosure, greedy actions, bounds on error and policy loss."""
     Q = bellman.q_from_v(mdp, V)
-    TV, actions = jacobi.optimality(mdp, V) if mdp.is_sparse else jacobi.greedy(mdp, Q)
+    TV, actions = jacobi.greedy(mdp, Q)
     found = bellman.enclosure(mdp, *changes(mdp, V, TV), float(abs(V).max(initial=0.0)))
     if found.middle:
         TV = np.where(mdp.terminal, 0.0, TV + found.middle)
@@ -210,9 +210,9 @@ def automatic(mdp: MDP, tol: float, limit: int) -> tuple[Any, str]:
     Up to 500 states: policy iteration. Beyond, modified policy iteration where the model mixes; else Gauss-Seidel
     policy iteration, which follows values along the transitions; at last policy iteration, which needs neither.
     """
-    for name, least, patience in plan(mdp):
-        before = math.inf
-        for record in METHODS[name](mdp, tol=tol, limit=limit):
+    for name, least, patience, V in plan(mdp):
+        before, start = math.inf, {} if V is None else {"V": V}
+        for record in METHODS[name](mdp, tol=tol, limit=limit, **start):
             left, goal = (record.bound, tol) if math.isfinite(record.bound) else (record.residual, UNCERTAIN * tol)
             if record.k >= least and remaining(before, left, goal) > patience:
                 break

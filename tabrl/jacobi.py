@@ -27,8 +27,10 @@ def optimality(mdp: MDP, V: F) -> tuple[F, I]:
     >>> optimality(MDP([[[0, 1], [1, 0]], [[0, 1], [0, 1]]], [[0, 1], [2, 3]], 0.5), np.array([0.0, 4.0]))
     (array([2., 5.]), array([0, 1]))
     """
+    if not V.any():
+        return greedy(mdp, mdp.r)
     if not (mdp.is_sparse and compiled()):
-        return greedy(mdp, q_from_v(mdp, V) if V.any() else mdp.r)
+        return greedy(mdp, q_from_v(mdp, V))
     TV, actions = np.empty(mdp.S), np.empty(mdp.S, np.int64)
     rows = rows_of(mdp)
     in_slices(jacobi, len(rows.p), mdp.S, *rows, V, TV, actions.view(np.uint64))

@@ -63,7 +63,7 @@ def test_the_compiled_kernel_is_compiled(monkeypatch: pytest.MonkeyPatch) -> Non
     assert not seen  # nothing is compiled before the first call
     for _ in range(3):
         again(np.zeros(3), np.ones(3), 0.5, 1)
-    assert seen == [{"cache": True, "error_model": "numpy", "forceinline": True, "_nrt": False}]
+    assert seen == [{"cache": True, "error_model": "numpy", "forceinline": True, "nogil": True, "_nrt": False}]
 
 
 def test_the_switch(monkeypatch: pytest.MonkeyPatch) -> None:

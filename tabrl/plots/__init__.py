@@ -41,7 +41,7 @@ __all__ = [
 # petroff10 of matplotlib: chosen for colour-vision deficiency (Petroff, 2021)
 COLOURS = ("#3f90da", "#bd1f01", "#94a4a2", "#832db6", "#e76300", "#a96b59", "#717581", "#ffa90e", "#92dadd", "#b9ac70")
 DASHES: tuple[Any, ...] = ("-", (0, (6, 2)), (0, (2, 1.5)), (0, (6, 2, 1.5, 2)), (0, (1, 1)), (0, (8, 2, 2, 2, 2, 2)))
-MARKERS = "os^Dvp"
+MARKERS = "os^DvpX"
 GREY = "#666666"
 
 
@@ -122,7 +122,7 @@ def methods(ax: Axes, curves: Mapping[str, Curve]) -> None:
     """
     floor = lower_edge(*(c.error for c in curves.values()))
     for i, (name, c) in enumerate(curves.items()):
-        style = {"color": COLOURS[(0, 1, 4, 3, 7, 5)[i % 6]], "linestyle": DASHES[i % 6], "marker": MARKERS[i % 6]}
+        style = {"color": COLOURS[(0, 1, 4, 3, 7, 5, 6)[i % 7]], "linestyle": DASHES[i % 6], "marker": MARKERS[i % 7]}
         log_line(ax, c.k, c.error, floor, label=name.replace("_", " "), **style)
     ax.set_xscale("log")
     log_axes(ax, floor)
