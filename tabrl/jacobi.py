@@ -13,11 +13,12 @@ import numpy as np
 from tabrl._jit import compiled
 from tabrl.bellman import q_from_v
 from tabrl.mdp import MDP
-from tabrl.ordering import rows_of
+from tabrl.ordering import as_rows, rows_of
 from tabrl.sweep_kernels import jacobi, jacobi_policy
 from tabrl.types import F, I
 
 THREADS = min(os.cpu_count() or 1, 8)
+CACHED = 2_000_000  # transitions beyond which the rows of a policy are copied next to each other
 SLICE = 250_000  # transitions that are worth a thread
 
 
@@ -54,11 +55,14 @@ def policy(mdp: MDP, actions: I) -> Callable[[F], F]:
     array([2., 4.])
     """
     if mdp.is_sparse and compiled():
-        rows = rows_of(mdp)
+        rows, chosen = rows_of(mdp), actions.view(np.uint64)
+        if len(rows.p) > CACHED:
+            at = np.arange(mdp.S) * mdp.A + actions
+            rows, chosen = as_rows(mdp.csr[at], rows.r[at], 1, mdp.gamma), np.zeros(mdp.S, np.uint64)
 
         def sweep(V: F) -> F:
             TV = np.empty(mdp.S)
-            in_slices(jacobi_policy, len(rows.p) // mdp.A, mdp.S, *rows, V, TV, actions.view(np.uint64))
+            in_slices(jacobi_policy, len(rows.p) // int(rows.A), mdp.S, *rows, V, TV, chosen)
             return TV
 
         return sweep
