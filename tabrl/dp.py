@@ -179,7 +179,7 @@ def elsewhere(engine: str, mdp: MDP, method: str, tol: float, limit: int) -> Sol
 
 def certified(mdp: MDP, V: F) -> tuple[F, F, I, float, float]:
     """Back V up once more: V and Q in the middle of the enclosure, greedy actions, bounds on error and policy loss."""
-    Q = bellman.q_from_v(mdp, V)
+    Q = jacobi.q_values(mdp, V)
     TV, actions = jacobi.greedy(mdp, Q)
     found = bellman.enclosure(mdp, *changes(mdp, V, TV), float(abs(V).max(initial=0.0)))
     if found.middle:

@@ -13,8 +13,8 @@ import numpy as np
 from tabrl._jit import compiled
 from tabrl.bellman import q_from_v
 from tabrl.mdp import MDP
-from tabrl.ordering import as_rows, rows_of
-from tabrl.sweep_kernels import jacobi, jacobi_policy
+from tabrl.ordering import Rows, pack, rows_of
+from tabrl.sweep_kernels import action_values, jacobi, jacobi_policy, largest
 from tabrl.types import F, I
 
 THREADS = min(os.cpu_count() or 1, 8)
@@ -38,14 +38,38 @@ def optimality(mdp: MDP, V: F) -> tuple[F, I]:
     return TV, actions
 
 
+def q_values(mdp: MDP, V: F) -> F:
+    """`bellman.q_from_v`, in threads where there is work for them. V: (S,), returns (S,A).
+
+    >>> q_values(MDP([[[0.5, 0.5]], [[0, 1]]], [[1], [2]], 0.5), np.array([4.0, 8.0]))
+    array([[4.],
+           [6.]])
+    """
+    if not threaded(mdp):
+        return q_from_v(mdp, V)
+    Q, rows = np.empty((mdp.S, mdp.A)), rows_of(mdp)._replace(r=mdp.r.ravel())
+    in_slices(action_values, len(rows.p), mdp.S, *rows, V, Q.ravel())
+    return Q
+
+
+def threaded(mdp: MDP) -> bool:
+    """Whether a sweep over all transitions is worth several threads."""
+    return mdp.is_sparse and mdp.csr.nnz >= SLICE and compiled()
+
+
 def greedy(mdp: MDP, Q: F) -> tuple[F, I]:
     """Largest legal Q(s,a) and the first action that attains it, both (S,).
 
     >>> greedy(MDP([[[1.0], [1.0]]], [[0, 2]], 0.5), np.array([[0.0, 2.0]]))
     (array([2.]), array([1]))
     """
-    best = (Q if mdp.legal.all() else np.where(mdp.legal, Q, -np.inf)).argmax(axis=1)
-    return Q[np.arange(mdp.S), best], best
+    Q = Q if mdp.legal.all() else np.where(mdp.legal, Q, -np.inf)
+    if threaded(mdp):
+        TV, actions = np.empty(mdp.S), np.empty(mdp.S, np.int64)
+        in_slices(largest, Q.size, mdp.S, np.uint64(mdp.A), Q.ravel(), TV, actions.view(np.uint64))
+        return TV, actions
+    actions = Q.argmax(axis=1)
+    return Q[np.arange(mdp.S), actions], actions
 
 
 def policy(mdp: MDP, actions: I) -> Callable[[F], F]:
@@ -57,8 +81,7 @@ def policy(mdp: MDP, actions: I) -> Callable[[F], F]:
     if mdp.is_sparse and compiled():
         rows, chosen = rows_of(mdp), actions.view(np.uint64)
         if len(rows.p) > CACHED:
-            at = np.arange(mdp.S) * mdp.A + actions
-            rows, chosen = as_rows(mdp.csr[at], rows.r[at], 1, mdp.gamma), np.zeros(mdp.S, np.uint64)
+            rows, chosen = packed(rows, actions), np.zeros(mdp.S, np.uint64)
 
         def sweep(V: F) -> F:
             TV = np.empty(mdp.S)
@@ -69,6 +92,20 @@ def policy(mdp: MDP, actions: I) -> Callable[[F], F]:
     at = np.arange(mdp.S) * mdp.A + actions
     r, P = mdp.r.ravel()[at], mdp.rows[at]
     return lambda V: r + mdp.gamma * (P @ V)
+
+
+def packed(rows: Rows, actions: I) -> Rows:
+    """The rows of a policy, next to each other in memory."""
+    S = len(actions)
+    at = np.arange(S) * int(rows.A) + actions
+    to = np.zeros(S + 1, rows.indptr.dtype)
+    np.cumsum(rows.indptr[at + 1] - rows.indptr[at], out=to[1:])
+    new = Rows(
+        np.uint64(1), to, np.empty(int(to[-1]), rows.indices.dtype), np.empty(int(to[-1])), rows.r[at], rows.gamma
+    )
+    source = (rows.A, rows.indptr, rows.indices, rows.p)
+    in_slices(pack, len(rows.p), S, *source, actions.view(np.uint64), to, new.indices, new.p)
+    return new
 
 
 def in_slices(sweep: Any, work: int, S: int, *arguments: Any) -> None:

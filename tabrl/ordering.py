@@ -139,3 +139,15 @@ def gather(
             to_indices[j] = number[indices[i]]
             to_p[j] = p[i]
             j += ONE
+
+
+@kernel
+def pack(
+    lo: N, hi: N, A: N, indptr: Index, indices: Index, p: F, action: Index, to: Index, to_indices: Index, to_p: F
+) -> None:
+    """Copy the rows of action[s] to places next to each other, that of s from to[s] on."""
+    for s in range(lo, hi):
+        j = to[s]
+        for i in range(indptr[s * A + action[s]], indptr[s * A + action[s] + ONE]):
+            to_indices[j], to_p[j] = indices[i], p[i]
+            j += ONE

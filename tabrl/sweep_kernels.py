@@ -49,6 +49,24 @@ def jacobi_policy(
 
 
 @kernel
+def action_values(lo: N, hi: N, A: N, indptr: Index, indices: Index, p: F, r: F, gamma: float, V: F, Q: F) -> None:
+    """All of Q (S·A,), not only the largest."""
+    for k in range(lo * A, hi * A):
+        Q[k] = action_value(k, indptr, indices, p, r, gamma, V)
+
+
+@kernel
+def largest(lo: N, hi: N, A: N, Q: F, TV: F, action: Index) -> None:
+    """TV(s) = max over a of Q(s,a), and the first action that attains it."""
+    for s in range(lo, hi):
+        best, chosen = -math.inf, NONE
+        for a in range(A):
+            if Q[s * A + a] > best:
+                best, chosen = Q[s * A + a], a  # type: ignore[assignment]
+        TV[s], action[s] = best, chosen
+
+
+@kernel
 def improve(lo: N, hi: N, A: N, indptr: Index, indices: Index, p: F, r: F, gamma: float, V: F, action: Index) -> float:
     """Gauss-Seidel optimality sweep; return the largest change."""
     change = 0.0

@@ -10,6 +10,7 @@ import scipy.sparse as sp
 from models import random_mdp, twin
 
 from tabrl import MDP, bellman, jacobi
+from tabrl.ordering import rows_of
 
 each_seed = pytest.mark.parametrize("seed", range(20))
 SLICES = (1, 2, 3, 8)
@@ -22,9 +23,10 @@ def drawn(seed: int, *, sparse: bool | None = None) -> tuple[MDP, Any]:
 
 
 def in_threads(patch: pytest.MonkeyPatch, n: int) -> None:
-    """Let every sweep run in n slices, were there only one transition for each."""
+    """Let every sweep run in n slices, were there only one transition for each, and pack the rows of policies."""
     patch.setattr(jacobi, "THREADS", n)
     patch.setattr(jacobi, "SLICE", 1e-9)
+    patch.setattr(jacobi, "CACHED", 0)
 
 
 @pytest.mark.parametrize("n", SLICES)
@@ -35,6 +37,29 @@ def test_optimality_is_that_of_bellman(seed: int, n: int, monkeypatch: pytest.Mo
     TV, actions = jacobi.optimality(mdp, V)
     assert (bellman.optimality(mdp, V) == TV).all()
     assert (bellman.one_hot(actions, mdp.A) == bellman.greedy(bellman.q_from_v(mdp, V), mdp.legal)).all()
+
+
+@pytest.mark.parametrize("n", SLICES)
+@each_seed
+def test_action_values_are_those_of_bellman(seed: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    in_threads(monkeypatch, n)
+    mdp, V = drawn(seed)
+    Q = jacobi.q_values(mdp, V)
+    assert Q.shape == (mdp.S, mdp.A) and (bellman.q_from_v(mdp, V) == Q).all()
+    largest, actions = jacobi.greedy(mdp, Q)
+    assert (largest == bellman.maximum(Q, mdp.legal)).all()
+    assert (bellman.one_hot(actions, mdp.A) == bellman.greedy(Q, mdp.legal)).all()
+
+
+@each_seed
+def test_packed_rows_are_those_of_the_policy(seed: int) -> None:
+    """Every action once, legal or not: rows may be empty."""
+    mdp, _ = drawn(seed, sparse=True)
+    actions = np.random.default_rng(seed).integers(0, mdp.A, mdp.S)
+    rows, at = jacobi.packed(rows_of(mdp), actions), np.arange(mdp.S) * mdp.A + actions
+    assert (sp.csr_array((rows.p, rows.indices, rows.indptr), shape=(mdp.S, mdp.S)) != mdp.csr[at]).nnz == 0
+    assert (rows.r == np.where(mdp.legal, mdp.r, -np.inf).ravel()[at]).all()
+    assert (int(rows.A), rows.gamma) == (1, mdp.gamma)
 
 
 @pytest.mark.parametrize("n", SLICES)
@@ -54,11 +79,12 @@ def test_a_policy_backup_is_that_of_bellman(seed: int, n: int, monkeypatch: pyte
 @each_seed
 def test_plain_and_compiled_agree_to_the_last_bit(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     mdp, V = drawn(seed, sparse=True)
-    TV, actions = jacobi.optimality(mdp, V)
+    in_threads(monkeypatch, 2)
+    (TV, actions), Q = jacobi.optimality(mdp, V), jacobi.q_values(mdp, V)
     after = jacobi.policy(mdp, actions)(TV)
     monkeypatch.setenv("TABRL_NUMBA", "0")
     plain, same = jacobi.optimality(mdp, V)
-    assert (plain == TV).all() and (same == actions).all()
+    assert (plain == TV).all() and (same == actions).all() and (jacobi.q_values(mdp, V) == Q).all()
     assert (jacobi.policy(mdp, actions)(TV) == after).all()
 
 

@@ -178,6 +178,21 @@ def test_jacobi(name: str, kind: Any) -> None:
     assert (again == TV).all()
 
 
+@each_type
+@each_model
+def test_all_action_values(name: str, kind: Any) -> None:
+    rows, V, actions, literal, rng = pair(name, kind)
+    lo, hi = some_states(rng, len(V))
+    A = int(rows.A)
+    Q, TV = np.full(len(V) * A, 7.0), np.full(len(V), 7.0)
+    kernels.action_values(*u(lo, hi), *rows, V, Q)
+    assert Q[lo * A : hi * A].tolist() == [literal.q(s, a) for s in range(lo, hi) for a in range(A)]
+    assert (np.delete(Q, range(lo * A, hi * A)) == 7.0).all()
+    kernels.largest(*u(lo, hi), rows.A, Q, TV, actions)
+    assert list(zip(TV[lo:hi].tolist(), actions[lo:hi].tolist(), strict=True)) == literal.jacobi(lo, hi)
+    assert (np.delete(TV, range(lo, hi)) == 7.0).all()
+
+
 @each_model
 def test_jacobi_of_a_policy_that_is_not_the_best(name: str) -> None:
     rows, V, actions, literal, _ = pair(name)
