@@ -100,12 +100,9 @@ def packed(rows: Rows, actions: I) -> Rows:
     at = np.arange(S) * int(rows.A) + actions
     to = np.zeros(S + 1, rows.indptr.dtype)
     np.cumsum(rows.indptr[at + 1] - rows.indptr[at], out=to[1:])
-    new = Rows(
-        np.uint64(1), to, np.empty(int(to[-1]), rows.indices.dtype), np.empty(int(to[-1])), rows.r[at], rows.gamma
-    )
-    source = (rows.A, rows.indptr, rows.indices, rows.p)
-    in_slices(pack, len(rows.p), S, *source, actions.view(np.uint64), to, new.indices, new.p)
-    return new
+    indices, p = np.empty(to[-1], rows.indices.dtype), np.empty(to[-1])
+    in_slices(pack, len(rows.p), S, *rows[:4], actions.view(np.uint64), to, indices, p)
+    return Rows(np.uint64(1), to, indices, p, rows.r[at], rows.gamma)
 
 
 def in_slices(sweep: Any, work: int, S: int, *arguments: Any) -> None:
