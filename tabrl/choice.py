@@ -23,25 +23,27 @@ class Attempt(NamedTuple):
     """A method that "auto" tries; after `least` records it is given up if more than `patience` are to come."""
 
     name: str
-    least: int
-    patience: float
+    least: int = 0
+    patience: float = math.inf
     V: F | None = None  # (S,) where it starts, if not at its own start
+    follows: bool = False  # whether it goes on from what was found before
 
 
 def plan(mdp: MDP) -> list[Attempt]:
     """What "auto" tries, in this order; without numba the loops of Gauss-Seidel take too long."""
     mixing = Attempt("modified_policy_iteration", 25, 100.0)
     along = Attempt("gauss_seidel_policy_iteration", 4, 20.0)
-    sure = Attempt("policy_iteration", 0, math.inf)
+    sure = Attempt("policy_iteration")
     if mdp.S <= DIRECT:
-        return [sure]
+        return [sure, along]
+    surely = [sure._replace(follows=True), sure]  # what was found may suggest a policy that hardly ever ends
     if not compiled():
-        return [mixing, sure] if mdp.S <= PLAIN else [mixing._replace(patience=math.inf)]
+        return [mixing, *surely] if mdp.S <= PLAIN else [mixing._replace(patience=math.inf)]
     if mdp.gamma < 1:
         rate, V = first_sweeps(mdp)
         if rate < MIXES:
-            return [mixing._replace(V=V), along, sure]
-    return [along, sure]
+            return [mixing._replace(V=V), along, *surely]
+    return [along, *surely]
 
 
 def mixing_rate(mdp: MDP, sweeps: int = 4) -> float:

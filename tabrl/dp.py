@@ -16,7 +16,7 @@ from tabrl import bellman, checks, jacobi, undiscounted
 from tabrl.average import relative_value_iteration
 from tabrl.chain import evaluate, induce
 from tabrl.choice import plan, remaining
-from tabrl.errors import ModelError
+from tabrl.errors import ModelError, NotConverged
 from tabrl.lp import linear_program
 from tabrl.mdp import MDP
 from tabrl.rounding import UP, U
@@ -149,7 +149,8 @@ def solve(
 
     gamma = 1: components where staying pays 0 are collapsed (see `undiscounted`), and the bound is found
     from both sides; it is inf, with status "not certifiable", where that fails. Raises ModelError, naming
-    states, where V_star is not finite. Source: Puterman (1994), chapters 6 and 7. Ledger E1.4, E1.5.
+    states, where V_star is not finite, and NotConverged where a named method finds no answer because rounding hides
+    the end; "auto" then says what it has. Source: Puterman (1994), chapters 6 and 7. Ledger E1.4, E1.5.
 
     >>> solution = solve(MDP([[[1, 0], [0, 1]], [[0, 1], [0, 1]]], [[1, 0], [2, 2]], 0.9))
     >>> solution.V.round(9), solution.status
@@ -208,18 +209,38 @@ def automatic(mdp: MDP, tol: float, limit: int) -> tuple[Any, str]:
     """Try methods from the cheapest to the surest, each for as long as it promises to be done soon.
 
     Up to 500 states: policy iteration. Beyond, modified policy iteration where the model mixes; else Gauss-Seidel
-    policy iteration, which follows values along the transitions; at last policy iteration, which needs neither.
+    policy iteration, which follows values along the transitions; at last policy iteration, which needs neither, from
+    the policy found so far. Where none settles, as at gamma = 1 when rounding hides the end, the last record is
+    returned; NotConverged is raised if there is none.
     """
-    for name, least, patience, V in plan(mdp):
-        before, start = math.inf, {} if V is None else {"V": V}
-        for record in METHODS[name](mdp, tol=tol, limit=limit, **start):
-            left, goal = (record.bound, tol) if math.isfinite(record.bound) else (record.residual, UNCERTAIN * tol)
-            if record.k >= least and remaining(before, left, goal) > patience:
-                break
-            before = left
-        else:
-            return record, name
-    raise AssertionError("the last method is never given up")
+    found: tuple[Any, str] | None = None
+    error = None
+    for x in plan(mdp):
+        before, V = math.inf, found[0].V if x.follows and found else x.V
+        try:
+            for record in METHODS[x.name](mdp, tol=tol, limit=limit, **start(mdp, x.name, V)):
+                found = record, x.name
+                left, goal = (record.bound, tol) if math.isfinite(record.bound) else (record.residual, UNCERTAIN * tol)
+                if record.k >= x.least and remaining(before, left, goal) > x.patience:
+                    break
+                before = left
+            else:
+                return record, x.name
+        except NotConverged as unsettled:
+            error = unsettled
+    if found is None:
+        raise error or AssertionError("a plan has methods")
+    return found
+
+
+def start(mdp: MDP, name: str, V: F | None) -> dict[str, F]:
+    """Where a method goes on from V (S,), its own start if None; policy iteration from the actions that V suggests."""
+    if V is None:
+        return {}
+    if name != "policy_iteration":
+        return {"V": V}
+    actions = undiscounted.greedy_actions(mdp, V)
+    return {"pi": bellman.one_hot(undiscounted.proper_actions(mdp, actions) if mdp.gamma == 1.0 else actions, mdp.A)}
 
 
 def solve_undiscounted(mdp: MDP, method: str, tol: float, limit: int) -> Solution:

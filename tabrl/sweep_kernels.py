@@ -158,7 +158,7 @@ def slide(
     width: N, fresh: bool, A: N, indptr: Index, indices: Index, p: F, r: F, gamma: float, V: F, action: Index,
     eps: float, rounds: N, sweeps: N, endless: bool,
 ) -> N:  # fmt: skip
-    """Settle one window of states after another, each half a width ahead of the last; return backups done.
+    """Settle one window of `width` >= 2 states after another, each half a width ahead of the last; return backups done.
 
     fresh: V holds nothing yet; `enter` gives a state its first value when the window is half a width away from it.
     """

@@ -13,7 +13,7 @@ import math
 
 import numpy as np
 
-from tabrl.bellman import maximum, q_from_v, rounding
+from tabrl.bellman import maximum, one_hot, q_from_v, rounding
 from tabrl.chain import listed
 from tabrl.collapse import Quotient, collapse, lift, on_nodes
 from tabrl.durations import chosen, counted, longest
@@ -83,11 +83,17 @@ def require_way_out(mdp: MDP, state: I | None = None) -> None:
         )
 
 
-def proper_actions(mdp: MDP) -> I:
-    """Return actions that end with probability 1 from everywhere. Raises ModelError where none do."""
+def proper_actions(mdp: MDP, prefer: I | None = None) -> I:
+    """Actions (S,) that end with probability 1 from everywhere. Raises ModelError where none do.
+
+    `prefer` (S,) is kept where it can lead to the end; other states take the shortest way there.
+    """
     require_way_out(mdp)
     action = distance_to(mdp, mdp.terminal)[1]
-    return np.where(action >= 0, action, np.argmax(mdp.legal, axis=1))
+    shortest = np.where(action >= 0, action, np.argmax(mdp.legal, axis=1))
+    if prefer is None:
+        return shortest
+    return np.where(distance_to(mdp, mdp.terminal, one_hot(prefer, mdp.A) > 0)[0] >= 0, prefer, shortest)
 
 
 def weight(mdp: MDP) -> F | None:

@@ -9,10 +9,12 @@ import pytest
 import scipy.sparse as sp
 from test_certified import renamed
 
-from tabrl import MDP, choice, dp, envs
+from tabrl import MDP, bellman, choice, dp, envs
 from tabrl._jit import compiled
 from tabrl.choice import Attempt, mixing_rate, plan, remaining
-from tabrl.types import Sweep
+from tabrl.errors import NotConverged
+from tabrl.types import Improvement, Sweep
+from tabrl.undiscounted import proper_actions
 
 MIXING, ALONG, SURE = "modified_policy_iteration", "gauss_seidel_policy_iteration", "policy_iteration"
 TOL = 1e-6
@@ -98,20 +100,23 @@ def shuffled(mdp: MDP, new: Any) -> MDP:
 def test_without_numba_the_loops_of_gauss_seidel_are_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TABRL_NUMBA", "0")
     grid = envs.slippery_grid(30, gamma=0.9)
-    assert [x.name for x in plan(grid)] == [MIXING, SURE]
+    assert [x.name for x in plan(grid)] == [MIXING, SURE, SURE]
     assert dp.solve(grid, tol=TOL).status == "certified"
     monkeypatch.setattr(choice, "PLAIN", 800)
     assert plan(grid) == [Attempt(MIXING, 25, math.inf)]
-    assert [x.name for x in plan(envs.slippery_grid(20, gamma=0.9))] == [SURE]
+    assert [x.name for x in plan(envs.slippery_grid(20, gamma=0.9))] == [SURE, ALONG]
 
 
 @with_numba
 def test_what_is_tried_in_which_order() -> None:
-    assert [x.name for x in plan(envs.slippery_grid(22, gamma=0.9))] == [SURE]
-    assert [x.name for x in plan(envs.slippery_grid(23, gamma=0.9))] == [ALONG, SURE]
-    assert [x.name for x in plan(dense(600, 0.9))] == [MIXING, ALONG, SURE]
-    assert [x.name for x in plan(envs.slippery_grid(23, gamma=1.0))] == [ALONG, SURE]
-    assert all(plan(build())[-1].patience == math.inf for build, _ in EXAMPLES.values())
+    assert [x.name for x in plan(envs.slippery_grid(22, gamma=0.9))] == [SURE, ALONG]
+    assert [x.name for x in plan(envs.slippery_grid(23, gamma=0.9))] == [ALONG, SURE, SURE]
+    assert [x.name for x in plan(dense(600, 0.9))] == [MIXING, ALONG, SURE, SURE]
+    assert [x.name for x in plan(envs.slippery_grid(23, gamma=1.0))] == [ALONG, SURE, SURE]
+    for build, _ in EXAMPLES.values():
+        sure = [x for x in plan(build()) if x.name == SURE]
+        assert all(x.patience == math.inf for x in sure)
+        assert [x.follows for x in sure] == [True, False][-len(sure) :]
 
 
 def test_a_method_that_gets_nowhere_is_given_up(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,6 +135,60 @@ def test_a_method_that_gets_nowhere_is_given_up(monkeypatch: pytest.MonkeyPatch)
     drawn.clear()
     x = dp.solve(walk(20, 0.9), limit=5)
     assert (x.method, x.status, x.iterations) == ("stuck", "iteration limit", 5)
+
+
+@pytest.mark.parametrize("gamma", [0.9, 1.0])
+def test_policy_iteration_goes_on_from_what_was_found(gamma: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    """With the values of another method it has nothing to improve; where it finds no answer it starts on its own."""
+    mdp = walk(20, gamma, ends=True) if gamma == 1.0 else envs.slippery_grid(5, gamma=gamma)
+    best, starts = dp.solve(mdp).V, []
+
+    def found(mdp: MDP, *, tol: float, limit: int) -> Iterator[Sweep]:
+        yield Sweep(1, best, 1.0, 1.0)
+
+    def sure(mdp: MDP, *, tol: float, limit: int, pi: Any = None) -> Iterator[Improvement]:
+        starts.append(pi)
+        if len(starts) == 1:
+            raise NotConverged("rounding hides the end")
+        yield from dp.policy_iteration(mdp, tol=tol, limit=limit, pi=starts[0])
+
+    monkeypatch.setitem(dp.METHODS, "found", found)
+    monkeypatch.setitem(dp.METHODS, SURE, sure)
+    ways = [Attempt("found", 1, -1.0), Attempt(SURE, follows=True), Attempt(SURE)]
+    monkeypatch.setattr(dp, "plan", lambda mdp: ways)
+    x = dp.solve(mdp)
+    assert (x.method, x.status, x.iterations) == (SURE, "certified", 1)
+    assert starts[1] is None
+    assert (bellman.optimality(mdp, best) - bellman.expectation(mdp, starts[0], best) < 1e-12).all()
+
+
+def test_what_was_found_is_returned_where_nothing_settles(monkeypatch: pytest.MonkeyPatch) -> None:
+    def unsettled(mdp: MDP, **_: Any) -> Iterator[Sweep]:
+        yield Sweep(3, np.zeros(mdp.S), 1.0, math.inf)
+        raise NotConverged("rounding hides the end")
+
+    def nothing(mdp: MDP, **_: Any) -> Iterator[Sweep]:
+        raise NotConverged("rounding hides the end")
+
+    monkeypatch.setitem(dp.METHODS, "unsettled", unsettled)
+    monkeypatch.setitem(dp.METHODS, "nothing", nothing)
+    monkeypatch.setattr(dp, "plan", lambda mdp: [Attempt("unsettled"), Attempt("nothing")])
+    x = dp.solve(walk(20, 0.9))
+    assert (x.method, x.iterations, x.converged) == ("unsettled", 3, False) and x.bound < 10
+    monkeypatch.setattr(dp, "plan", lambda mdp: [Attempt("nothing")])
+    with pytest.raises(NotConverged, match="rounding hides the end"):
+        dp.solve(walk(20, 0.9))
+
+
+def test_preferred_actions_are_kept_where_they_lead_to_the_end() -> None:
+    """State 0 prefers to stay for ever, state 1 to leave with probability 1/2, state 2 to go to state 0."""
+    P = np.zeros((4, 2, 4))
+    P[0, 0, 0] = P[0, 1, 1] = P[1, 0, 0] = P[2, 0, 0] = P[2, 1, 3] = P[3, :, 3] = 1.0
+    P[1, 1, [0, 3]] = 0.5
+    mdp = MDP(P, -np.ones((4, 2)) * ([[1], [1], [1], [0]]), 1.0, terminal=[0, 0, 0, 1])
+    actions = proper_actions(mdp, np.array([0, 1, 0, 0]))
+    assert actions[:3].tolist() == [1, 1, 1]
+    assert proper_actions(mdp, np.array([1, 1, 0, 0]))[:3].tolist() == [1, 1, 0]
 
 
 @with_numba

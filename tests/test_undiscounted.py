@@ -193,14 +193,18 @@ def hardly_ends(rng: np.random.Generator) -> MDP:
 
 @pytest.mark.parametrize("block", range(5))
 def test_a_finite_bound_holds_however_rare_the_end(block: int) -> None:
-    """In exact arithmetic, stored floats read as they stand: value and policy within their bounds, or bound = inf."""
+    """In exact arithmetic, stored floats read as they stand: value and policy within their bounds, or bound = inf.
+
+    Only "auto" always answers; policy iteration refuses where rounding hides the end of a policy.
+    """
     certified = 0
     for seed in range(40):
         rng = np.random.default_rng([13, block, seed])
-        m = hardly_ends(rng)
+        m, method = hardly_ends(rng), ("auto", "policy_iteration", "gauss_seidel_policy_iteration")[seed % 3]
         try:
-            x = solve(m, ("auto", "policy_iteration", "gauss_seidel_policy_iteration")[seed % 3], limit=300)
-        except (NotConverged, ModelError):
+            x = solve(m, method, limit=300)
+        except NotConverged:
+            assert method != "auto"
             continue
         if not np.isfinite(x.bound):
             assert not x.converged
