@@ -21,7 +21,7 @@ from tabrl.lp import linear_program
 from tabrl.mdp import MDP
 from tabrl.rounding import UP, U
 from tabrl.sliding import gauss_seidel_policy_iteration
-from tabrl.stopping import LIMIT, changes
+from tabrl.stopping import LIMIT, changes, status
 from tabrl.sweeps import (
     gauss_seidel,
     modified_policy_iteration,
@@ -258,10 +258,4 @@ def report(
     mdp: MDP, V: F, Q: F, pi: F, bound: float, loss: float, k: int, tol: float, limit: int, name: str
 ) -> Solution:
     """Assemble the answer and say why it ended."""
-    if bound <= tol:
-        status = "certified"
-    elif not math.isfinite(bound):
-        status = "not certifiable"
-    else:
-        status = "iteration limit" if k >= limit else "rounding floor"
-    return Solution(V, Q, pi, bound, loss, k, bound <= tol, status, name)
+    return Solution(V, Q, pi, bound, loss, k, bound <= tol, status(bound, k, tol, limit), name)

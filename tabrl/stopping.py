@@ -61,3 +61,16 @@ def settled(mdp: MDP, sweep: Sweep, tol: float, limit: int) -> bool:
         return finished(mdp, sweep, tol, limit)
     floor = bellman.enclosure(mdp, 0.0, 0.0, float(abs(sweep.V).max(initial=0.0)))
     return sweep.bound <= tol or sweep.k >= limit or not sweep.bound > 4 * floor.half
+
+
+def status(bound: float, k: int, tol: float, limit: int) -> str:
+    """Say why an iteration ended after k rounds (see `types.Solution`).
+
+    >>> status(1e-9, 7, 1e-8, 100), status(1e-7, 7, 1e-8, 100)
+    ('certified', 'rounding floor')
+    """
+    if bound <= tol:
+        return "certified"
+    if not np.isfinite(bound):
+        return "not certifiable"
+    return "iteration limit" if k >= limit else "rounding floor"

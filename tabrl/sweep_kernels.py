@@ -26,17 +26,23 @@ def action_value(k: N, indptr: Index, indices: Index, p: F, r: F, gamma: float, 
 
 
 @kernel
+def best(s: N, A: N, indptr: Index, indices: Index, p: F, r: F, gamma: float, V: F) -> tuple[float, N]:
+    """Return max over a of Q(s,a), and the first action that attains it."""
+    most, chosen = -math.inf, NONE
+    for a in range(A):
+        q = action_value(s * A + a, indptr, indices, p, r, gamma, V)
+        if q > most:
+            most, chosen = q, a  # type: ignore[assignment]
+    return most, chosen
+
+
+@kernel
 def jacobi(
     lo: N, hi: N, A: N, indptr: Index, indices: Index, p: F, r: F, gamma: float, V: F, TV: F, action: Index
 ) -> None:
     """Optimality sweep: TV(s) = max over a of Q(s,a), and the first action that attains it."""
     for s in range(lo, hi):
-        best, chosen = -math.inf, NONE
-        for a in range(A):
-            q = action_value(s * A + a, indptr, indices, p, r, gamma, V)
-            if q > best:
-                best, chosen = q, a  # type: ignore[assignment]
-        TV[s], action[s] = best, chosen
+        TV[s], action[s] = best(s, A, indptr, indices, p, r, gamma, V)
 
 
 @kernel
@@ -59,11 +65,10 @@ def action_values(lo: N, hi: N, A: N, indptr: Index, indices: Index, p: F, r: F,
 def largest(lo: N, hi: N, A: N, Q: F, TV: F, action: Index) -> None:
     """TV(s) = max over a of Q(s,a), and the first action that attains it."""
     for s in range(lo, hi):
-        best, chosen = -math.inf, NONE
+        TV[s], action[s] = -math.inf, NONE
         for a in range(A):
-            if Q[s * A + a] > best:
-                best, chosen = Q[s * A + a], a  # type: ignore[assignment]
-        TV[s], action[s] = best, chosen
+            if Q[s * A + a] > TV[s]:
+                TV[s], action[s] = Q[s * A + a], a
 
 
 @kernel
@@ -71,13 +76,9 @@ def improve(lo: N, hi: N, A: N, indptr: Index, indices: Index, p: F, r: F, gamma
     """Gauss-Seidel optimality sweep; return the largest change."""
     change = 0.0
     for s in range(lo, hi):
-        best, chosen = -math.inf, NONE
-        for a in range(A):
-            q = action_value(s * A + a, indptr, indices, p, r, gamma, V)
-            if q > best:
-                best, chosen = q, a  # type: ignore[assignment]
-        change = max(change, abs(best - V[s]))
-        V[s], action[s] = best, chosen
+        q, action[s] = best(s, A, indptr, indices, p, r, gamma, V)
+        change = max(change, abs(q - V[s]))
+        V[s] = q
     return change
 
 
@@ -101,7 +102,7 @@ def enter(lo: N, hi: N, A: N, indptr: Index, indices: Index, p: F, r: F, gamma: 
     A value stays as it is where that is not defined: at gamma = 1, when nothing known can follow.
     """
     for s in range(lo, hi):
-        best = -math.inf
+        most = -math.inf
         for a in range(A):
             k = s * A + a
             known, stay = 0.0, 0.0
@@ -111,18 +112,15 @@ def enter(lo: N, hi: N, A: N, indptr: Index, indices: Index, p: F, r: F, gamma: 
                 else:
                     stay += p[i]
             if gamma * stay < 1.0:
-                best = max(best, (r[k] + gamma * known) / (1.0 - gamma * stay))
-        if best > -math.inf:
-            V[s] = best
+                most = max(most, (r[k] + gamma * known) / (1.0 - gamma * stay))
+        if most > -math.inf:
+            V[s] = most
 
 
 @kernel
 def level(A: N, indptr: Index, indices: Index, p: F, r: F, gamma: float, V: F) -> None:
     """Move all values by the same amount, so that the Bellman equation holds in state 0 (where no episode ends)."""
-    best = -math.inf
-    for a in range(A):
-        best = max(best, action_value(a, indptr, indices, p, r, gamma, V))
-    shift = (best - V[0]) / (1.0 - gamma)
+    shift = (best(NONE, A, indptr, indices, p, r, gamma, V)[0] - V[0]) / (1.0 - gamma)
     for s in range(V.shape[0]):
         V[s] += shift
 

@@ -4,7 +4,6 @@ V (n,) values of the states first, …, last - 1 of this process; Q, pi (n,A); r
 Every process calls the same functions with the same arguments: `mpirun -n 2 python script.py`.
 """
 
-import math
 from collections.abc import Iterator
 from itertools import count
 from typing import Any, NamedTuple, cast, overload
@@ -18,6 +17,7 @@ from tabrl.petsc.part import Part, part_of
 from tabrl.petsc.processes import gather, total
 from tabrl.petsc.rows import Rows
 from tabrl.petsc.values import Backup, Values, judge
+from tabrl.stopping import status
 from tabrl.trace import last
 from tabrl.types import F, Solution
 
@@ -137,12 +137,3 @@ def report(part: Part, record: Round, tol: float, limit: int) -> Solution:
         status(x.bound, record.k, tol, limit),
         NAME,
     )
-
-
-def status(bound: float, k: int, tol: float, limit: int) -> str:
-    """Say why an iteration ended after k rounds."""
-    if bound <= tol:
-        return "certified"
-    if not math.isfinite(bound):
-        return "not certifiable"
-    return "iteration limit" if k >= limit else "rounding floor"
