@@ -182,10 +182,10 @@ def certified(mdp: MDP, V: F) -> tuple[F, F, I, float, float]:
     """Back V up once more: V and Q in the middle of the enclosure, greedy actions, bounds on error and policy loss."""
     Q = jacobi.q_values(mdp, V)
     TV, actions = jacobi.greedy(mdp, Q)
-    found = bellman.enclosure(mdp, *changes(mdp, V, TV), float(abs(V).max(initial=0.0)))
-    if found.middle:
-        TV = np.where(mdp.terminal, 0.0, TV + found.middle)
-        Q += found.middle * (mdp.legal & ~mdp.terminal[:, None])
+    found = bellman.enclosure(mdp, *changes(V, TV), float(abs(V).max(initial=0.0)))
+    if found.middle:  # then no state is terminal
+        TV = TV + found.middle
+        Q += found.middle * mdp.legal
     return TV, Q, actions, found.half + 4 * U * float(abs(TV).max(initial=0.0)), found.loss
 
 

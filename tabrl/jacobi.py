@@ -3,23 +3,20 @@
 V (S,) values; actions (S,) numbers of actions. The same numbers as `bellman`, which is the definition.
 """
 
-import os
-import threading
 from collections.abc import Callable
-from typing import Any
 
 import numpy as np
 
+from tabrl import threads
 from tabrl._jit import compiled
 from tabrl.bellman import q_from_v
 from tabrl.mdp import MDP
-from tabrl.ordering import Rows, pack, rows_of
+from tabrl.ordering import packed, rows_of
 from tabrl.sweep_kernels import action_values, jacobi, jacobi_policy, largest
+from tabrl.threads import in_slices
 from tabrl.types import F, I
 
-THREADS = min(os.cpu_count() or 1, 8)
 CACHED = 2_000_000  # transitions beyond which the rows of a policy are copied next to each other
-SLICE = 250_000  # transitions that are worth a thread
 
 
 def optimality(mdp: MDP, V: F) -> tuple[F, I]:
@@ -54,7 +51,7 @@ def q_values(mdp: MDP, V: F) -> F:
 
 def threaded(mdp: MDP) -> bool:
     """Whether a sweep over all transitions is worth several threads."""
-    return mdp.is_sparse and mdp.csr.nnz >= SLICE and compiled()
+    return mdp.is_sparse and mdp.csr.nnz >= threads.SLICE and compiled()
 
 
 def greedy(mdp: MDP, Q: F) -> tuple[F, I]:
@@ -92,29 +89,3 @@ def policy(mdp: MDP, actions: I) -> Callable[[F], F]:
     at = np.arange(mdp.S) * mdp.A + actions
     r, P = mdp.r.ravel()[at], mdp.rows[at]
     return lambda V: r + mdp.gamma * (P @ V)
-
-
-def packed(rows: Rows, actions: I) -> Rows:
-    """The rows of a policy, next to each other in memory."""
-    S = len(actions)
-    at = np.arange(S) * int(rows.A) + actions
-    to = np.zeros(S + 1, rows.indptr.dtype)
-    np.cumsum(rows.indptr[at + 1] - rows.indptr[at], out=to[1:])
-    indices, p = np.empty(to[-1], rows.indices.dtype), np.empty(to[-1])
-    in_slices(pack, len(rows.p), S, *rows[:4], actions.view(np.uint64), to, indices, p)
-    return Rows(np.uint64(1), to, indices, p, rows.r[at], rows.gamma)
-
-
-def in_slices(sweep: Any, work: int, S: int, *arguments: Any) -> None:
-    """Run sweep(lo, hi, *arguments) over 0, …, S - 1, in threads side by side where there is work for them."""
-    n, run = min(THREADS, work // SLICE), sweep.build()
-    if n < 2:
-        run(np.uint64(0), np.uint64(S), *arguments)
-        return
-    edges = np.linspace(0, S, n + 1).astype(np.uint64)
-    others = [threading.Thread(target=run, args=(*edges[k : k + 2], *arguments)) for k in range(1, n)]
-    for thread in others:
-        thread.start()
-    run(*edges[:2], *arguments)
-    for thread in others:
-        thread.join()

@@ -12,9 +12,8 @@ import numpy as np
 
 from tabrl._jit import kernel
 from tabrl.mdp import MDP
-from tabrl.types import B, F, Index, Matrix, N
-
-MANY = 0.25  # share of states that pay beyond which reward says nothing about a direction
+from tabrl.threads import in_slices
+from tabrl.types import B, F, I, Index, Matrix, N
 
 
 class Rows(NamedTuple):
@@ -46,21 +45,6 @@ def as_rows(P: Matrix, r: F, A: int, gamma: float) -> Rows:
 def unsigned(x: Index) -> Index:
     """The same whole numbers, none of them negative, without sign."""
     return x.view(np.dtype(f"u{x.dtype.itemsize}"))
-
-
-def sources(mdp: MDP) -> B:
-    """Where values come from, (S,): the best paid states where reward is rare, else the terminal ones.
-
-    >>> sources(MDP([[[0, 1]], [[0, 1]]], [-1, 0], 0.9, terminal=[0, 1]))
-    array([False,  True])
-    """
-    best = np.where(mdp.legal, mdp.r, -np.inf).max(axis=1)
-    best[mdp.terminal] = -np.inf
-    top = float(best.max(initial=-np.inf))
-    paid: B = best >= (top / 2 if top > 0 else top)
-    if mdp.terminal.any() and (top <= 0 or paid.mean() > MANY):
-        return np.asarray(mdp.terminal)
-    return paid
 
 
 def reverse_breadth_first(rows: Rows, source: B) -> Index:
@@ -118,27 +102,48 @@ NONE, ONE = np.uint64(0), np.uint64(1)
 
 def renumbered(rows: Rows, order: Index) -> Rows:
     """The same model with state order[k] as number k, its rows next to each other in memory."""
-    A = int(rows.A)
     number = np.empty(len(order), rows.indices.dtype)
     number[order] = np.arange(len(order), dtype=number.dtype)
-    length = np.diff(rows.indptr).reshape(-1, A)[order]
-    indptr = np.concatenate([[0], np.cumsum(length)]).astype(rows.indptr.dtype)
-    new = rows._replace(indptr=indptr, indices=np.empty_like(rows.indices), p=np.empty_like(rows.p))
-    gather(order, number, rows.A, rows.indptr, rows.indices, rows.p, indptr, new.indices, new.p)
-    return new._replace(r=rows.r.reshape(-1, A)[order].ravel())
+    new = rows._replace(**{name: np.empty_like(getattr(rows, name)) for name in ("indptr", "indices", "p", "r")})
+    lengths(order, rows.A, rows.indptr, new.indptr)
+    in_slices(gather, len(rows.p), len(order), order, number, *rows[:5], *new[1:5])
+    return new
+
+
+@kernel
+def lengths(order: Index, A: N, indptr: Index, to: Index) -> None:
+    """Where the rows of order[0], order[1], … start when they follow each other."""
+    to[0] = NONE
+    for k in range(order.shape[0]):
+        for a in range(A):
+            at = order[k] * A + a
+            to[k * A + a + ONE] = to[k * A + a] + (indptr[at + ONE] - indptr[at])
 
 
 @kernel
 def gather(
-    order: Index, number: Index, A: N, indptr: Index, indices: Index, p: F, to: Index, to_indices: Index, to_p: F
-) -> None:
-    """Copy the rows of order[0], order[1], … to their new places."""
-    for k in range(order.shape[0]):
-        j = to[k * A]
-        for i in range(indptr[order[k] * A], indptr[order[k] * A + A]):
-            to_indices[j] = number[indices[i]]
-            to_p[j] = p[i]
+    lo: N, hi: N, order: Index, number: Index, A: N, indptr: Index, indices: Index, p: F, r: F, to: Index,
+    to_indices: Index, to_p: F, to_r: F,
+) -> None:  # fmt: skip
+    """Copy the rows of order[lo], …, order[hi - 1] to their new places."""
+    for k in range(lo, hi):
+        j, first = to[k * A], order[k] * A
+        for a in range(A):
+            to_r[k * A + a] = r[first + a]
+        for i in range(indptr[first], indptr[first + A]):
+            to_indices[j], to_p[j] = number[indices[i]], p[i]
             j += ONE
+
+
+def packed(rows: Rows, actions: I) -> Rows:
+    """The rows of a policy, next to each other in memory."""
+    S = len(actions)
+    at = np.arange(S) * int(rows.A) + actions
+    to = np.zeros(S + 1, rows.indptr.dtype)
+    np.cumsum(rows.indptr[at + 1] - rows.indptr[at], out=to[1:])
+    indices, p = np.empty(to[-1], rows.indices.dtype), np.empty(to[-1])
+    in_slices(pack, len(rows.p), S, *rows[:4], actions.view(np.uint64), to, indices, p)
+    return Rows(np.uint64(1), to, indices, p, rows.r[at], rows.gamma)
 
 
 @kernel

@@ -14,13 +14,14 @@ import numpy as np
 
 from tabrl import bellman, jacobi
 from tabrl.mdp import MDP
-from tabrl.ordering import renumbered, reverse_breadth_first, rows_of, sources
+from tabrl.ordering import renumbered, reverse_breadth_first, rows_of
 from tabrl.stopping import LIMIT, enclosed, initial, settled
 from tabrl.sweep_kernels import slide
-from tabrl.types import F, Sweep
+from tabrl.types import B, F, Sweep
 
 WIDTH = np.uint64(16384)  # states of a window
 ROUNDS = np.uint64(10)  # at most, in a window, before it moves on
+MANY = 0.25  # share of states that pay beyond which reward says nothing about a direction
 SWEEPS = np.uint64(5)  # of the policy, after each improvement
 
 
@@ -64,3 +65,17 @@ def precision(mdp: MDP, V: F, tol: float) -> float:
     """Largest change that leaves the bound near tol, but not far less than rounding may make."""
     noise = bellman.rounding(mdp, mdp.R_max + mdp.gamma * float(abs(V).max()))
     return max(tol * max(1 - mdp.gamma, 1e-6), noise / 4)
+
+
+def sources(mdp: MDP) -> B:
+    """Where values come from, (S,): the best paid states where reward is rare, else the terminal ones.
+
+    >>> sources(MDP([[[0, 1]], [[0, 1]]], [-1, 0], 0.9, terminal=[0, 1]))
+    array([False,  True])
+    """
+    best = np.where(mdp.terminal, -np.inf, jacobi.greedy(mdp, mdp.r)[0])
+    top = float(best.max(initial=-np.inf))
+    paid: B = best >= (top / 2 if top > 0 else top)
+    if mdp.terminal.any() and (top <= 0 or paid.mean() > MANY):
+        return np.asarray(mdp.terminal)
+    return paid

@@ -41,18 +41,18 @@ def finished(mdp: MDP, sweep: Sweep, tol: float, limit: int) -> bool:
 
 def enclosed(mdp: MDP, k: int, V: F, TV: F, w: F | None = None) -> Sweep:
     """Record a backup of all states with the middle of what it leaves possible for V_star; at gamma = 1 as `judge`."""
-    low, high = changes(mdp, V, TV)
+    low, high = changes(V, TV)
     if mdp.gamma == 1.0:
         return judge(mdp, k, TV, max(-low, high), w)
     found = bellman.enclosure(mdp, low, high, float(abs(V).max(initial=0.0)))
-    V = np.where(mdp.terminal, 0.0, TV + found.middle)
+    V = TV + found.middle
     return Sweep(k, V, max(-low, high), found.half + 4 * U * float(abs(V).max(initial=0.0)))
 
 
-def changes(mdp: MDP, V: F, TV: F) -> tuple[float, float]:
-    """Smallest and largest change of a backup over the non-terminal states, (0, 0) where there are none."""
-    d = TV - V if not mdp.terminal.any() else (TV - V)[~mdp.terminal]
-    return (float(d.min()), float(d.max())) if len(d) else (0.0, 0.0)
+def changes(V: F, TV: F) -> tuple[float, float]:
+    """Smallest and largest change of a backup; terminal states, where there are some, count with the change 0."""
+    d = TV - V
+    return float(d.min()), float(d.max())
 
 
 def settled(mdp: MDP, sweep: Sweep, tol: float, limit: int) -> bool:

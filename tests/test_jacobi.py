@@ -9,8 +9,8 @@ import pytest
 import scipy.sparse as sp
 from models import random_mdp, twin
 
-from tabrl import MDP, bellman, jacobi
-from tabrl.ordering import rows_of
+from tabrl import MDP, bellman, jacobi, threads
+from tabrl.ordering import packed, rows_of
 
 each_seed = pytest.mark.parametrize("seed", range(20))
 SLICES = (1, 2, 3, 8)
@@ -24,8 +24,8 @@ def drawn(seed: int, *, sparse: bool | None = None) -> tuple[MDP, Any]:
 
 def in_threads(patch: pytest.MonkeyPatch, n: int) -> None:
     """Let every sweep run in n slices, were there only one transition for each, and pack the rows of policies."""
-    patch.setattr(jacobi, "THREADS", n)
-    patch.setattr(jacobi, "SLICE", 1e-9)
+    patch.setattr(threads, "THREADS", n)
+    patch.setattr(threads, "SLICE", 1e-9)
     patch.setattr(jacobi, "CACHED", 0)
 
 
@@ -56,7 +56,7 @@ def test_packed_rows_are_those_of_the_policy(seed: int) -> None:
     """Every action once, legal or not: rows may be empty."""
     mdp, _ = drawn(seed, sparse=True)
     actions = np.random.default_rng(seed).integers(0, mdp.A, mdp.S)
-    rows, at = jacobi.packed(rows_of(mdp), actions), np.arange(mdp.S) * mdp.A + actions
+    rows, at = packed(rows_of(mdp), actions), np.arange(mdp.S) * mdp.A + actions
     assert (sp.csr_array((rows.p, rows.indices, rows.indptr), shape=(mdp.S, mdp.S)) != mdp.csr[at]).nnz == 0
     assert (rows.r == np.where(mdp.legal, mdp.r, -np.inf).ravel()[at]).all()
     assert (int(rows.A), rows.gamma) == (1, mdp.gamma)
@@ -147,9 +147,9 @@ class Recorder:
 
 @pytest.mark.parametrize(("work", "n"), [(0, 1), (249_999, 1), (499_999, 1), (500_000, 2), (10**9, 8)])
 def test_slices_share_the_states(work: int, n: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jacobi, "THREADS", 8)
+    monkeypatch.setattr(threads, "THREADS", 8)
     seen = Recorder()
-    jacobi.in_slices(seen, work, 1001)
+    threads.in_slices(seen, work, 1001)
     parts = sorted((lo, hi) for lo, hi, _ in seen.calls)
     assert len(parts) == n
     assert parts[0][0] == 0 and parts[-1][1] == 1001
@@ -158,8 +158,8 @@ def test_slices_share_the_states(work: int, n: int, monkeypatch: pytest.MonkeyPa
 
 
 def test_the_number_of_threads_is_limited(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jacobi, "THREADS", 3)
+    monkeypatch.setattr(threads, "THREADS", 3)
     seen = Recorder()
-    jacobi.in_slices(seen, 10**9, 30)
+    threads.in_slices(seen, 10**9, 30)
     assert sorted((lo, hi) for lo, hi, _ in seen.calls) == [(0, 10), (10, 20), (20, 30)]
-    assert 1 <= jacobi.THREADS <= 8
+    assert 1 <= threads.THREADS <= 8

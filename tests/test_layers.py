@@ -12,7 +12,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 LAYERS = {
     0: "types errors checks _jit _xp trace output rounding _version",
-    1: "sweep_kernels ordering linear linear_kernels multigrid graph_kernels "
+    1: "threads sweep_kernels ordering linear linear_kernels multigrid graph_kernels "
        "mdp model_checks build files policy chain markov longrun graph branches nonnegative",
     2: "bellman jacobi returns advantages weights losses divergences",
     3: "dp choice sweeps sliding stopping undiscounted durations collapse petsc average average_reward "

@@ -7,7 +7,8 @@ import pytest
 from models import csr, dense_P, random_mdp
 
 from tabrl import MDP
-from tabrl.ordering import Rows, predecessors, renumbered, reverse_breadth_first, rows_of, sources
+from tabrl.ordering import Rows, predecessors, renumbered, reverse_breadth_first, rows_of
+from tabrl.sliding import sources
 
 each_seed = pytest.mark.parametrize("seed", range(30))
 

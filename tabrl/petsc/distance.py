@@ -7,9 +7,10 @@ the states of this process that can lead to s in one step.
 import numpy as np
 
 from tabrl._jit import compiled, kernel
-from tabrl.ordering import MANY, NONE, ONE, Rows, predecessors
+from tabrl.ordering import NONE, ONE, Rows, predecessors
 from tabrl.petsc.processes import Spread, largest, total
 from tabrl.petsc.rows import Block
+from tabrl.sliding import MANY
 from tabrl.types import B, F, I, Index
 
 EXCHANGES = 20  # after which distances are taken as they are: only the speed of the sweeps depends on them
@@ -41,7 +42,7 @@ def sweep_order(block: Block, rows: Rows, distances: Spread) -> I:
 
 
 def sources(block: Block) -> B:
-    """Where values come from, (n,): `ordering.sources` of the whole model."""
+    """Where values come from, (n,): `sliding.sources` of the whole model."""
     best = np.where(block.legal & ~block.terminal[:, None], block.r, -np.inf).max(axis=1)
     top, ends = largest(best.max(), float(block.terminal.any()))
     paid: B = best >= (top / 2 if top > 0 else top)
