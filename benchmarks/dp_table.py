@@ -74,7 +74,7 @@ def machine() -> str:
     names = ", ".join(f"{name} {version_of(name)}" for name in PACKAGES)
     return (
         f"Measured {datetime.now(UTC):%Y-%m-%d} on {processor()}, {os.cpu_count()} cores, {memory:.0f} GiB, "
-        f"{platform.system()} {platform.release()}, Python {platform.python_version()}; {names}."
+        f"{platform.system()}, Python {platform.python_version()}; {names}."
     )
 
 
