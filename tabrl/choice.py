@@ -15,7 +15,7 @@ from tabrl.types import F
 
 DIRECT = 500  # states up to which "auto" solves linear systems directly
 PLAIN = 20_000  # states up to which linear systems are solved without numba
-MIXES = 0.9  # `mixing_rate` below which sweeps over all states are the cheapest way
+MIXES = 0.95  # times gamma: `mixing_rate` up to which sweeps over all states are the cheapest way
 
 
 class Attempt(NamedTuple):
@@ -40,7 +40,7 @@ def plan(mdp: MDP) -> list[Attempt]:
         return [mixing, *surely] if mdp.S <= PLAIN else [mixing._replace(patience=math.inf)]
     if mdp.gamma < 1:
         rate, V = first_sweeps(mdp)
-        if rate < MIXES:
+        if rate <= MIXES * mdp.gamma:
             return [mixing._replace(V=V), along, *surely]
     return [along, *surely]
 
