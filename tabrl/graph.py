@@ -40,14 +40,27 @@ def end_components(mdp: MDP, allowed: B | None = None) -> tuple[I, B]:
     label = np.full(S, -1)
     while dropped:
         fast(drop_entering, rows.nnz)(A, start, back, inside, left, lost, n)
-        label = np.full(S, -1)
-        scratch = [np.zeros(S, np.int64) for _ in range(6)]
-        fast(strong, rows.nnz)(A, rows.indptr, rows.indices, inside, label, *scratch)
+        label = strong_components(rows, inside)
         dropped, n = fast(drop_leaving, rows.nnz)(A, rows.indptr, rows.indices, label, inside, left, lost)
     member = left > 0
     used = np.zeros(S, np.bool_)
     used[label[member]] = True
     return np.where(member, (np.cumsum(used) - 1)[label], -1), inside.reshape(S, A)
+
+
+def strong_components(rows: Matrix, use: B) -> I:
+    """Number (S,) of each state's strongly connected component under the rows s·A+a that `use` (S·A,) marks.
+
+    rows: CSR (S·A,S). Components come in topological order: what can be reached from one has a smaller number or the
+    same. Source: Tarjan (1972).
+
+    >>> strong_components(sp.csr_array([[0.0, 1.0, 0.0], [0.5, 0.0, 0.5], [0.0, 0.0, 0.0]]), np.ones(3, np.bool_))
+    array([1, 1, 0])
+    """
+    S = rows.shape[1]
+    label, scratch = np.full(S, -1), [np.zeros(S, np.int64) for _ in range(6)]
+    fast(strong, rows.nnz)(len(use) // max(S, 1), rows.indptr, rows.indices, use, label, *scratch)
+    return label
 
 
 def leading_to(rows: Matrix) -> tuple[I, I]:

@@ -4,6 +4,7 @@ The states are renumbered in reverse breadth-first order from where reward is ea
 `ordering`). A window of them is settled, by sweeps that fit into the processor's cache, before it moves on; states that
 it has not reached count as staying, so that the first values are already close. A pass visits every state twice. Where
 values flow one way, as towards a goal, one or two passes are enough, whatever gamma; a Jacobi sweep certifies them.
+Where the first does not suffice, the others take strongly connected components in topological order.
 """
 
 import math
@@ -13,11 +14,12 @@ from itertools import count
 import numpy as np
 
 from tabrl import bellman, jacobi
+from tabrl.graph import strong_components
 from tabrl.mdp import MDP
 from tabrl.ordering import renumbered, reverse_breadth_first, rows_of
 from tabrl.stopping import LIMIT, enclosed, initial, settled
 from tabrl.sweep_kernels import slide
-from tabrl.types import B, F, Sweep
+from tabrl.types import B, F, Index, Sweep
 
 WIDTH = np.uint64(16384)  # states of a window
 ROUNDS = np.uint64(10)  # at most, in a window, before it moves on
@@ -58,7 +60,20 @@ def gauss_seidel_policy_iteration(
             return
         endless = endless and sweep.bound < best  # the level found in the first window need not be the level everywhere
         best = min(best, sweep.bound)
+        if k == 1 and not np.array_equal(order, by_component(mdp, order)):
+            order = by_component(mdp, order)
+            rows = renumbered(rows_of(mdp), order)
         x, fresh = TV[order], False
+
+
+def by_component(mdp: MDP, order: Index) -> Index:
+    """The same order within each strongly connected component, and after every component those that can lead to it.
+
+    >>> path = MDP([[[0, 1, 0]], [[0, 0, 1]], [[0, 0, 1]]], [0, 0, 0], 1.0, terminal=[0, 0, 1])
+    >>> by_component(path, np.array([0, 1, 2]))
+    array([2, 1, 0])
+    """
+    return order[np.argsort(strong_components(mdp.csr, mdp.legal.ravel())[order], kind="stable")]
 
 
 def precision(mdp: MDP, V: F, tol: float) -> float:

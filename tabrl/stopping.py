@@ -43,10 +43,10 @@ def enclosed(mdp: MDP, k: int, V: F, TV: F, w: F | None = None) -> Sweep:
     """Record a backup of all states with the middle of what it leaves possible for V_star; at gamma = 1 as `judge`."""
     low, high = changes(V, TV)
     if mdp.gamma == 1.0:
-        return judge(mdp, k, TV, max(-low, high), w)
+        return judge(mdp, k, TV, max(0.0, -low, high), w)
     found = bellman.enclosure(mdp, low, high, float(abs(V).max(initial=0.0)))
     V = TV + found.middle
-    return Sweep(k, V, max(-low, high), found.half + 4 * U * float(abs(V).max(initial=0.0)))
+    return Sweep(k, V, max(0.0, -low, high), found.half + 4 * U * float(abs(V).max(initial=0.0)))
 
 
 def changes(V: F, TV: F) -> tuple[float, float]:

@@ -9,6 +9,7 @@ import scipy.sparse as sp
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from models import dense_P, generators, mdps, random_policy
+from scipy.sparse.csgraph import connected_components
 
 from tabrl import MDP, graph
 
@@ -220,3 +221,17 @@ def test_many_rings_take_two_rounds(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(rounds) <= 3 and component[n] == -1
     assert (component[:n].reshape(-1, 5) == component[:n:5, None]).all() and len(set(component[:n])) == n // 5
     assert (inside[:n] == [True, False]).all()
+
+
+@SETTINGS
+@given(mdps())
+def test_strong_components_are_numbered_against_the_transitions(mdp: MDP) -> None:
+    """The components are those of SciPy; whatever follows a state has no larger number."""
+    use = mdp.legal.ravel() & (np.arange(mdp.S * mdp.A) % 3 > 0)
+    label = graph.strong_components(mdp.csr, use)
+    row, column = mdp.csr.nonzero()
+    row, column = row[use[row]] // mdp.A, column[use[row]]
+    assert (label[row] >= label[column]).all()
+    pairs = sp.csr_array((np.ones(len(row)), (row, column)), shape=(mdp.S, mdp.S))
+    n, same = connected_components(pairs, connection="strong")
+    assert len(set(zip(label.tolist(), same.tolist(), strict=True))) == n == label.max() + 1

@@ -4,6 +4,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import scipy.sparse as sp
 from models import random_mdp
 from rational import at_most, distance, exact_optimal_values
 from test_certified import draw_sparse, renamed
@@ -11,7 +12,7 @@ from test_certified import draw_sparse, renamed
 from tabrl import MDP, envs, sliding
 from tabrl.bellman import rounding
 from tabrl.errors import ModelError, ShapeError
-from tabrl.sliding import gauss_seidel_policy_iteration
+from tabrl.sliding import by_component, gauss_seidel_policy_iteration
 from tabrl.sweep_kernels import slide
 from tabrl.trace import last
 
@@ -48,6 +49,43 @@ def test_the_numbers_of_the_states_do_not_matter(seed: int, monkeypatch: pytest.
     x = last(gauss_seidel_policy_iteration(mdp, tol=1e-6, limit=3000))
     y = last(gauss_seidel_policy_iteration(renamed(mdp, new), tol=1e-6, limit=3000))
     assert abs(x.V - y.V[new]).max() <= x.bound + y.bound
+
+
+def forwards(S: int, seed: int) -> tuple[MDP, Any]:
+    """Every action leads one of two ways, at most 50 states on; rewards of both signs. Also V_star at gamma = 1."""
+    rng, s = np.random.default_rng([66, seed]), np.arange(S)
+    to = np.minimum(s[:, None, None] + rng.integers(1, 50, (S, 3, 2)), S - 1)
+    p, r = rng.integers(1, 4, (S, 3)) / 4, np.where(s[:, None] == S - 1, 0.0, rng.normal(size=(S, 3)))
+    p = np.where(to[:, :, 0] == to[:, :, 1], 1.0, p)
+    row = np.repeat(np.arange(3 * S), 2)
+    shares = np.stack([p, 1 - p], axis=2) * (s < S - 1)[:, None, None]
+    P = sp.csr_array((shares.ravel(), (row, to.ravel())), shape=(3 * S, S))
+    P.eliminate_zeros()
+    V = np.zeros(S)
+    for k in range(S - 2, -1, -1):
+        V[k] = (r[k] + (p[k] * V[to[k, :, 0]] + (1 - p[k]) * V[to[k, :, 1]])).max()
+    return MDP(P, r, 1.0, terminal=s == S - 1), V
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_two_passes_where_nothing_comes_back(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """However the states are numbered: the second pass goes through the components in topological order."""
+    narrow(monkeypatch, 64)
+    mdp, V = forwards(1000, seed)
+    new = np.random.default_rng(seed).permutation(mdp.S)
+    records = list(gauss_seidel_policy_iteration(renamed(mdp, new), tol=1e-6))
+    assert len(records) == 2 and records[0].residual > 1e-3 > 1e-12 > records[1].residual
+    assert abs(records[-1].V[new] - V).max() <= 1e-11
+
+
+def test_within_a_component_the_order_stays() -> None:
+    """0 <-> 1 -> 2 <-> 3, and 4 leads to both pairs."""
+    P = np.zeros((5, 1, 5))
+    P[0, 0, 1] = P[2, 0, 3] = P[3, 0, 2] = 1.0
+    P[1, 0, [0, 2]] = P[4, 0, [0, 3]] = 0.5
+    ring = MDP(P, np.zeros(5), 0.9)
+    for order, after in (([0, 1, 2, 3, 4], [2, 3, 0, 1, 4]), ([4, 3, 1, 2, 0], [3, 2, 1, 0, 4])):
+        assert by_component(ring, np.array(order)).tolist() == after
 
 
 @pytest.mark.parametrize("gamma", [0.9, 0.999999])
