@@ -1,7 +1,7 @@
 """The two pictures of benchmarks/dp.py: time against the number of states, and against 1 / (1 - gamma).
 
-A point is the median of three solves, or one solve where it takes longer than SLOW; a line ends where a solve would
-take longer than PATIENCE.
+A point is the median of as many solves as fit into ENOUGH, 1 to 15; a line ends where a solve would take longer than
+PATIENCE.
 """
 
 import math
@@ -16,7 +16,7 @@ ROOMS = {"auto": "tabrl", "quantecon-mpi5": "QuantEcon", "storm-discounted": "St
 SIDES = (32, 56, 100, 178, 316, 562, 1000, 1778)  # 10^3 … 10^6.5 states
 GAMMAS = (0.9, 0.97, 0.99, 0.997, 0.999, 0.9997, 0.9999)
 PATIENCE = 60.0  # seconds
-SLOW = 3.0  # seconds
+ENOUGH = 5.0  # seconds
 
 Run = Callable[..., dict[str, Any]]
 Curves = dict[tuple[str, float], list[tuple[float, float]]]  # (solver, gamma) -> (x, seconds)
@@ -50,7 +50,8 @@ def points(run: Run, solver: str, models: list[tuple[float, str]]) -> Iterator[t
         growth = seen[-1] / seen[-2] if len(seen) > 1 else 2.0
         if seen and seen[-1] * max(growth, 1.0) > PATIENCE:
             return
-        found = run(model, solver, 1 if seen and seen[-1] > SLOW else 3, None, 4 * PATIENCE)
+        runs = max(1, min(15, int(ENOUGH / seen[-1]))) if seen else 15
+        found = run(model, solver, runs, None, 4 * PATIENCE)
         print(f"  {model:16} {solver:16} {found.get('failed') or found['median']}", flush=True)
         if "failed" in found:
             return
