@@ -138,21 +138,21 @@ def gather(
 def packed(rows: Rows, actions: I) -> Rows:
     """The rows of a policy, next to each other in memory."""
     S = len(actions)
-    at = np.arange(S) * int(rows.A) + actions
-    to = np.zeros(S + 1, rows.indptr.dtype)
-    np.cumsum(rows.indptr[at + 1] - rows.indptr[at], out=to[1:])
+    at = np.arange(S, dtype=np.uint64) * rows.A + actions.view(np.uint64)
+    to, r = np.empty(S + 1, rows.indptr.dtype), np.empty(S)
+    lengths(at, ONE, rows.indptr, to)
     indices, p = np.empty(to[-1], rows.indices.dtype), np.empty(to[-1])
-    in_slices(pack, len(rows.p), S, *rows[:4], actions.view(np.uint64), to, indices, p)
-    return Rows(np.uint64(1), to, indices, p, rows.r[at], rows.gamma)
+    in_slices(pack, len(rows.p), S, at, *rows[1:5], to, indices, p, r)
+    return Rows(ONE, to, indices, p, r, rows.gamma)
 
 
 @kernel
 def pack(
-    lo: N, hi: N, A: N, indptr: Index, indices: Index, p: F, action: Index, to: Index, to_indices: Index, to_p: F
+    lo: N, hi: N, at: Index, indptr: Index, indices: Index, p: F, r: F, to: Index, to_indices: Index, to_p: F, to_r: F
 ) -> None:
-    """Copy the rows of action[s] to places next to each other, that of s from to[s] on."""
+    """Copy the rows at[lo], …, at[hi - 1] to their new places."""
     for s in range(lo, hi):
-        j = to[s]
-        for i in range(indptr[s * A + action[s]], indptr[s * A + action[s] + ONE]):
+        j, to_r[s] = to[s], r[at[s]]
+        for i in range(indptr[at[s]], indptr[at[s] + ONE]):
             to_indices[j], to_p[j] = indices[i], p[i]
             j += ONE
