@@ -19,21 +19,15 @@ LAKE = ["........", "........", "...H....", ".....H..", "...H....", ".HH...H.", 
 
 
 def forward(S: int, A: int = 4, b: int = 5, reach: int = 1000) -> MDP:
-    """Every action leads to b states at most `reach` further on, the last states end; rewards of both signs."""
+    """Every action leads to b states at most `reach` further on, the last state ends; rewards of both signs."""
     rng = np.random.default_rng(0)
     row = np.repeat(np.arange(S * A), b)
     column = np.minimum(row // A + rng.integers(1, reach, len(row)), S - 1)
-    P = sp.csr_array((rng.dirichlet(np.ones(b), S * A).ravel(), (row, column)), shape=(S * A, S))
+    p, on = rng.dirichlet(np.ones(b), S * A).ravel(), row // A < S - 1
+    P = sp.csr_array((p[on], (row[on], column[on])), shape=(S * A, S))
     terminal = np.arange(S) == S - 1
     r = np.where(terminal[:, None], 0.0, rng.standard_normal((S, A)))
-    return MDP.normalised(open_ended(P, terminal, A), r, 1.0, terminal=terminal)
-
-
-def open_ended(P: "sp.csr_array", terminal: "np.ndarray", A: int) -> "sp.csr_array":
-    """Empty the rows of terminal states."""
-    P = sp.csr_array(P.multiply(np.repeat(~terminal, A)[:, None]))
-    P.eliminate_zeros()
-    return P
+    return MDP.normalised(P, r, 1.0, terminal=terminal)
 
 
 def rings(S: int, size: int = 5) -> MDP:

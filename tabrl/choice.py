@@ -39,28 +39,24 @@ def plan(mdp: MDP) -> list[Attempt]:
     if not compiled():
         return [mixing, *surely] if mdp.S <= PLAIN else [mixing._replace(patience=math.inf)]
     if mdp.gamma < 1:
-        rate, V = first_sweeps(mdp)
+        rate, V = mixing_rate(mdp)
         if rate <= MIXES * mdp.gamma:
             return [mixing._replace(V=V), along, *surely]
     return [along, *surely]
 
 
-def mixing_rate(mdp: MDP, sweeps: int = 4) -> float:
+def mixing_rate(mdp: MDP, sweeps: int = 4) -> tuple[float, F]:
     """How much a backup of the policy with the best immediate rewards shrinks the span of its changes.
 
         (span d_n / span d_0)^(1/n),   d_k = V_k+1 - V_k,   V_0 = 0,   span d = max d - min d
 
     Terminal states count with the change 0. The rate is near 0 where the next state hardly depends on the present one,
-    near 1 where it takes long to get anywhere.
+    near 1 where it takes long to get anywhere. Also returns the last V_k (S,), from which sweeps can go on.
 
-    >>> round(mixing_rate(MDP([[[0.5, 0.5]], [[0.5, 0.5]]], [1, 0], 0.9)), 3)
-    0.0
+    >>> rate, V = mixing_rate(MDP([[[0.5, 0.5]], [[0.5, 0.5]]], [1, 0], 0.9))
+    >>> round(rate, 3), V.round(3)
+    (0.0, array([2.843, 1.843]))
     """
-    return first_sweeps(mdp, sweeps)[0]
-
-
-def first_sweeps(mdp: MDP, sweeps: int = 4) -> tuple[float, F]:
-    """(`mixing_rate`, the last V_k of it), from which modified policy iteration goes on."""
     V, spans = np.zeros(mdp.S), []
     TV, actions = jacobi.optimality(mdp, V)
     backup = jacobi.policy(mdp, actions)

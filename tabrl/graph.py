@@ -37,7 +37,6 @@ def end_components(mdp: MDP, allowed: B | None = None) -> tuple[I, B]:
     outside = np.flatnonzero(left == 0)
     lost[: len(outside)], n, dropped = outside, len(outside), 1
     start, back = leading_to(rows)
-    label = np.full(S, -1)
     while dropped:
         fast(drop_entering, rows.nnz)(A, start, back, inside, left, lost, n)
         label = strong_components(rows, inside)

@@ -136,7 +136,12 @@ def gather(
 
 
 def packed(rows: Rows, actions: I) -> Rows:
-    """The rows of a policy, next to each other in memory."""
+    """The rows of deterministic actions (S,), next to each other in memory; `gather` would look every number up again.
+
+    >>> walk = MDP([[[0, 1], [1, 0]], [[1, 0], [0.5, 0.5]]], [[1, 2], [3, 4]], 0.9)
+    >>> packed(rows_of(walk), np.array([0, 1]))[1:5]
+    (array([0, 1, 3], dtype=uint32), array([1, 0, 1], dtype=uint32), array([1. , 0.5, 0.5]), array([1., 4.]))
+    """
     S = len(actions)
     at = np.arange(S, dtype=np.uint64) * rows.A + actions.view(np.uint64)
     to, r = np.empty(S + 1, rows.indptr.dtype), np.empty(S)

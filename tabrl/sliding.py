@@ -23,8 +23,8 @@ from tabrl.types import B, F, Index, Sweep
 
 WIDTH = np.uint64(16384)  # states of a window
 ROUNDS = np.uint64(10)  # at most, in a window, before it moves on
-MANY = 0.25  # share of states that pay beyond which reward says nothing about a direction
 SWEEPS = np.uint64(5)  # of the policy, after each improvement
+MANY = 0.25  # share of states that pay beyond which reward says nothing about a direction
 
 
 def gauss_seidel_policy_iteration(
@@ -60,9 +60,8 @@ def gauss_seidel_policy_iteration(
             return
         endless = endless and sweep.bound < best  # the level found in the first window need not be the level everywhere
         best = min(best, sweep.bound)
-        if k == 1 and not np.array_equal(order, by_component(mdp, order)):
-            order = by_component(mdp, order)
-            rows = renumbered(rows_of(mdp), order)
+        if k == 1 and not np.array_equal(order, follows := by_component(mdp, order)):
+            order, rows = follows, renumbered(rows_of(mdp), follows)
         x, fresh = TV[order], False
 
 

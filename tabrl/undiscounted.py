@@ -87,6 +87,10 @@ def proper_actions(mdp: MDP, prefer: I | None = None) -> I:
     """Actions (S,) that end with probability 1 from everywhere. Raises ModelError where none do.
 
     `prefer` (S,) is kept where it can lead to the end; other states take the shortest way there.
+
+    >>> loop = MDP([[[1, 0], [0, 1]], [[0, 1], [0, 1]]], [[0, -1], [0, 0]], 1.0, terminal=[0, 1])
+    >>> proper_actions(loop, np.array([0, 0]))
+    array([1, 0])
     """
     require_way_out(mdp)
     action = distance_to(mdp, mdp.terminal)[1]
